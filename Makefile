@@ -1,0 +1,76 @@
+# Every command that people and CI use. `make help` explains each.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+GPUS ?= 4
+SERVE_MODEL ?= out/tiny
+export PYTHONUNBUFFERED := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock demo serve cluster cluster-down cluster-shell images lint types format unit test test-long clean clean-tools generate
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.done ## Make .venv from the hashed lock (requirements/dev.txt) and install the project editable
+
+$(VENV)/.done: requirements/dev.txt requirements/bootstrap.txt pyproject.toml
+	@echo "setup: Python environment in $(VENV) (5 GB, mostly torch; a minute when uv has the wheels cached)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@$(VENV)/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements/dev.txt
+	@$(VENV)/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: ## Resolve pyproject.toml again into requirements/*.txt (hashes, no index addresses)
+	for extra in server operator dev; do \
+	  $(VENV)/bin/uv pip compile --quiet --upgrade pyproject.toml --extra $$extra --generate-hashes --no-emit-index-url \
+	    --python-version 3.11 -o requirements/$$extra.txt; done
+	grep -h '^uv==' requirements/dev.txt | cut -d' ' -f1 | \
+	  $(VENV)/bin/uv pip compile --quiet - --generate-hashes --no-emit-index-url --no-header -o requirements/bootstrap.txt
+
+demo: setup ## The whole chain on a real Kubernetes: speech, breach, scale-out, scale-in (MODEL=, GPUS=4, KEEP=1)
+	@$(PY) -m dev.demo --gpus $(GPUS) $(if $(MODEL),--model "$(MODEL)") $(if $(KEEP),--keep)
+
+serve: setup ## Only the server on this machine's CPU (MODEL=/path/to/weights, else random weights: noise)
+	@$(PY) -m dev.serve $(if $(MODEL),--model "$(MODEL)")
+
+cluster: setup ## A single-node Kubernetes with fake GPUs (GPUS=4), without Docker
+	@$(PY) -m dev.cluster up --gpus $(GPUS)
+
+cluster-down: setup ## End that cluster: no process, mount or cgroup stays
+	@$(PY) -m dev.cluster down
+
+cluster-shell: setup ## A shell with kubectl, helm and KUBECONFIG of that cluster
+	@$(PY) -m dev.cluster shell
+
+images: setup ## Build both images; with REGISTRY=host/path also push them
+	@$(PY) -m dev.cluster $(if $(REGISTRY),push --registry "$(REGISTRY)",images)
+
+format: setup ## Let ruff format and sort imports
+	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
+
+lint: setup ## ruff, layers (import-linter), generated files up to date
+	@$(PY) -m dev.stages lint
+
+types: setup ## mypy --strict
+	@$(PY) -m dev.stages types
+
+unit: setup ## Unit tests, no cluster
+	@$(PY) -m dev.stages unit
+
+generate: setup ## Make generated files again (chart's CRD copy, manifests/install.yaml)
+	@$(PY) charts/generate.py
+
+test: setup ## Everything: lint, types, unit, rules, chart, packaging, end to end on the real cluster
+	@$(PY) -m dev.stages all
+
+test-long: setup ## The long forms; writes a dated report to docs/reports/
+	@$(PY) -m dev.stages long
+
+clean: ## Remove outputs and the environment of this checkout (not the shared cache)
+	rm -rf out dist build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+clean-tools: setup ## Remove the shared cache of built tools and images
+	@$(PY) -m dev.cluster clean-tools

@@ -1,0 +1,1 @@
+"""What developers run on their machine: a real cluster and the demo. Nothing here is shipped."""

@@ -1,0 +1,1 @@
+"""`make demo`: the whole chain once, on a real Kubernetes."""

@@ -1,0 +1,113 @@
+"""Run the project's checks stage by stage; print each stage's time beside its budget, and what was skipped and why.
+
+Knows the commands, not what they check. A stage over its budget is reported, not failed: machines differ.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+PYTEST = (sys.executable, "-m", "pytest", "-q")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One command of `make test`. `budget` in seconds, on two cores with warm caches."""
+
+    name: str
+    groups: tuple[str, ...]
+    command: tuple[str, ...]
+    budget: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a stage ended. `skipped` holds pytest's own reasons, line by line."""
+
+    stage: Stage
+    seconds: float
+    status: int
+    counts: str
+    skipped: tuple[str, ...]
+
+
+STAGES = (
+    Stage("lint", ("all", "lint"), (str(BIN / "ruff"), "check", "."), 5),
+    Stage("format", ("all", "lint"), (str(BIN / "ruff"), "format", "--check", "."), 5),
+    Stage("layers", ("all", "lint"), (str(BIN / "lint-imports"),), 15),
+    Stage("types", ("all", "types"), (str(BIN / "mypy"),), 60),
+    Stage(
+        "unit",
+        ("all", "unit"),
+        (
+            *PYTEST,
+            "tests/server",
+            "tests/operator",
+            "tests/bench",
+            "tests/cluster",
+            "tests/dev",
+            "-m",
+            "not cluster and not long and not gpu",
+        ),
+        60,
+    ),
+    Stage("rules", ("all",), (*PYTEST, "tests/promql"), 15),
+    Stage("chart", ("all", "lint"), (*PYTEST, "tests/chart"), 30),
+    Stage("packaging", ("all",), (*PYTEST, "tests/packaging"), 30),
+    Stage("end to end", ("all", "e2e"), (*PYTEST, "-s", "tests/e2e", "-m", "not long"), 960),
+    Stage("long", ("long",), (*PYTEST, "-s", "tests/e2e", "-m", "long"), 1800),
+)
+
+
+def main() -> int:
+    """Run the stages of one group in order; every stage runs, so that one report shows all that is broken."""
+    parser = argparse.ArgumentParser(prog="python -m dev.stages", description=__doc__)
+    parser.add_argument("group", choices=sorted({group for stage in STAGES for group in stage.groups}))
+    group = parser.parse_args().group
+    outcomes = [_run(stage) for stage in STAGES if group in stage.groups]
+    _report(outcomes)
+    return 1 if any(outcome.status for outcome in outcomes) else 0
+
+
+def _run(stage: Stage) -> Outcome:
+    print(f"\n=== {stage.name} (budget {stage.budget} s): {' '.join(_shown(stage.command))}", flush=True)
+    started = time.monotonic()
+    lines: list[str] = []
+    with subprocess.Popen(stage.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.rstrip())
+    seconds = time.monotonic() - started
+    counts = next((line for line in reversed(lines) if re.search(r"\d+ (passed|failed|error)", line)), "")
+    skipped = tuple(line for line in lines if line.startswith("SKIPPED"))
+    return Outcome(stage, seconds, process.returncode, counts.strip("= "), skipped)
+
+
+def _shown(command: tuple[str, ...]) -> list[str]:
+    return [Path(word).name if word.startswith("/") else word for word in command]
+
+
+def _report(outcomes: list[Outcome]) -> None:
+    print("\n=== what ran")
+    for outcome in outcomes:
+        verdict = "ok" if outcome.status == 0 else f"FAILED ({outcome.status})"
+        over = "" if outcome.seconds <= outcome.stage.budget else "  over budget"
+        took = f"{outcome.seconds:7.1f} s of {outcome.stage.budget:4d} s{over}"
+        print(f"  {outcome.stage.name:<12} {verdict:<11} {took}  {outcome.counts}")
+    skipped = [line for outcome in outcomes for line in outcome.skipped]
+    print("=== skipped: " + ("nothing" if not skipped else ""))
+    for line in skipped:
+        print(f"  {line}")
+    total = sum(outcome.seconds for outcome in outcomes)
+    passed = sum(outcome.status == 0 for outcome in outcomes)
+    print(f"=== {total:.0f} s in all; stages: {passed} passed, {len(outcomes) - passed} failed", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""One real cluster for the whole module set: fake GPUs, Prometheus, the chart by Helm. Nothing here is a double."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.cluster import Cluster
+from dev.demo import install
+from dev.demo.load import provide_files
+from dev.kubeapi import APPS, CHATTTS, KubeApi
+
+GPUS = 6
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The cluster of this checkout; one that is already up (make cluster) is used and left as it was."""
+    was_up = Cluster.is_up()
+    cluster = Cluster.up(gpus=GPUS)
+    try:
+        cluster.install_prometheus()
+        install.namespaces(cluster)
+        install.operator(cluster)
+        provide_files(cluster, install.NAMESPACE)
+        yield cluster
+    finally:
+        if not was_up:
+            cluster.down()
+
+
+@pytest.fixture(scope="session")
+def api(cluster: Cluster) -> Iterator[KubeApi]:
+    with KubeApi(cluster.kubectl_path, cluster.kubeconfig) as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
+def model(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random tiny checkpoint, bound to the claim `demo-model` of the services' namespace."""
+    folder = install.checkpoint(tmp_path_factory.mktemp("model"), None)
+    cluster.create_volume("demo-model", install.NAMESPACE, folder)
+    return folder
+
+
+class Services:
+    """TTSServices made by one test; all are deleted at its end."""
+
+    def __init__(self, cluster: Cluster, api: KubeApi) -> None:
+        self._cluster, self._api, self._names = cluster, api, list[str]()
+
+    def create(self, name: str, **autoscaling: Any) -> None:
+        """A copy of the demo's TTSService under another name."""
+        body = install.demo_service(**autoscaling)
+        body["metadata"]["name"] = name
+        self._names.append(name)
+        install.apply(self._cluster, body)
+
+    def patch(self, name: str, patch: dict[str, Any]) -> None:
+        """Merge-patch the TTSService."""
+        self._cluster.kubectl("patch", "-n", install.NAMESPACE, f"tts/{name}", "--type=merge", "-p", json.dumps(patch))
+
+    def get(self, name: str) -> dict[str, Any]:
+        """The TTSService as it is."""
+        body = self._api.get(f"{CHATTTS}/namespaces/{install.NAMESPACE}/ttsservices/{name}")
+        assert body is not None, f"TTSService {name} does not exist"
+        return body
+
+    def deployment(self, name: str) -> dict[str, Any] | None:
+        """Its Deployment; None when there is none."""
+        return self._api.get(f"{APPS}/namespaces/{install.NAMESPACE}/deployments/{name}")
+
+    def replicas(self, name: str) -> int:
+        """What the Deployment asks for."""
+        deployment = self.deployment(name)
+        assert deployment is not None
+        return int(deployment["spec"]["replicas"])
+
+    def condition(self, name: str, kind: str) -> dict[str, Any]:
+        """A condition of the TTSService; {} while it has none of that type."""
+        conditions = self.get(name).get("status", {}).get("conditions", [])
+        return next((c for c in conditions if c["type"] == kind), {})
+
+    def delete(self, name: str) -> None:
+        """Delete and forget."""
+        self._names.remove(name)
+        self._cluster.kubectl("delete", "-n", install.NAMESPACE, f"tts/{name}", "--wait=false")
+
+    def delete_all(self) -> None:
+        """Delete whatever is left and wait until the Deployments and pods are gone."""
+        names = list(self._names)
+        for name in names:
+            self.delete(name)
+        for name in names:
+            selector = f"chattts.dev/service={name}"
+            eventually(lambda s=selector: not self._api.pods(install.NAMESPACE, s), 90, f"pods of {name} gone")
+
+
+@pytest.fixture
+def services(cluster: Cluster, api: KubeApi, model: Path) -> Iterator[Services]:
+    made = Services(cluster, api)
+    yield made
+    made.delete_all()
+
+
+def eventually(true: Callable[[], object], timeout: float, what: str) -> None:
+    """Wait until `true()` holds; AssertionError names `what` after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not true():
+        assert time.monotonic() < deadline, f"{what}: not within {timeout:.0f} s"
+        time.sleep(0.5)
+
+
+def throughout(true: Callable[[], object], seconds: float, what: str) -> None:
+    """Fail at once when `true()` stops holding within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert true(), f"{what}: stopped being so"
+        time.sleep(1)
+
+
+@pytest.fixture(name="eventually")
+def eventually_fixture() -> Callable[[Callable[[], object], float, str], None]:
+    return eventually
+
+
+@pytest.fixture(name="throughout")
+def throughout_fixture() -> Callable[[Callable[[], object], float, str], None]:
+    return throughout

@@ -1,0 +1,64 @@
+"""The chain: speech, breach, scale-out after 2 minutes, calm, scale-in; the operator is restarted in the breach."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.cluster import Cluster
+from dev.demo import install
+from dev.demo.__main__ import SELECTOR, breach_and_recover
+from dev.demo.speech import speak
+from dev.demo.summary import problems, summarize
+from dev.demo.view import View
+from dev.demo.watch import Watcher
+from dev.kubeapi import KubeApi
+
+OPERATORS = "app.kubernetes.io/name=chattts-operator"
+
+
+@pytest.fixture
+def demo(cluster: Cluster, services: Any) -> None:
+    services.create("demo")
+    cluster.kubectl("-n", install.NAMESPACE, "wait", "tts/demo", "--for=condition=Ready", "--timeout=240s")
+
+
+def restart_operator_in_the_breach(cluster: Cluster, watcher: Watcher, done: threading.Event) -> None:
+    """Delete the operator's pod about a minute after p99 first passed 1.2 s."""
+    over = watcher.wait_for("p99 over 1.2 s", lambda s: s.p99 is not None and s.p99 > 1.2, 300)
+    watcher.wait_for("a minute more", lambda s: s.at >= over.at + 60, 120)
+    cluster.kubectl("-n", install.OPERATOR_NAMESPACE, "delete", "pod", "-l", OPERATORS, "--wait=false")
+    done.set()
+
+
+def test_the_whole_chain_with_the_operator_restarted_mid_way(
+    cluster: Cluster, api: KubeApi, demo: None, tmp_path: Path
+) -> None:
+    audio = speak(api, install.NAMESPACE, "demo", tmp_path)
+    assert {a["sample_rate"] for a in audio} == {24000}
+    before = {pod["metadata"]["uid"] for pod in api.pods(install.OPERATOR_NAMESPACE, OPERATORS)}
+    watcher, restarted, view = Watcher(api, install.NAMESPACE, "demo"), threading.Event(), View()
+    view.watcher = watcher
+    watcher.start()
+    restart = threading.Thread(target=restart_operator_in_the_breach, args=(cluster, watcher, restarted))
+    restart.start()
+    try:
+        moments, loads, capacity = breach_and_recover(cluster, api, view, watcher)
+    finally:
+        watcher.stop()
+        restart.join(timeout=1)
+    summary = summarize(moments, watcher.samples, loads, audio, {"capacity_rps": capacity})
+    assert problems(summary) == [], summary
+    assert restarted.is_set()
+    assert before.isdisjoint(pod["metadata"]["uid"] for pod in api.pods(install.OPERATOR_NAMESPACE, OPERATORS))
+    assert len(api.pods(install.NAMESPACE, SELECTOR)) == 1
+
+
+def test_the_history_says_why_it_scaled(cluster: Cluster, services: Any) -> None:
+    """Runs after the chain in the same session: scale events are kept as Events with their numbers."""
+    events = cluster.kubectl(
+        "-n", install.NAMESPACE, "get", "events", "-o", "jsonpath={range .items[*]}{.reason}: {.message}{'\\n'}{end}"
+    )
+    assert any("1 -> 2" in line for line in events.splitlines()), events
+    assert any("2 -> 1" in line for line in events.splitlines()), events
