@@ -1,0 +1,60 @@
+# Two targets: `server` (torch with CUDA, ChatTTS) and `operator` (no torch). Neither holds model weights.
+#
+#   docker build --target server .        or: make images [REGISTRY=registry.example/team]
+#
+# The dependency layer comes from the hashed locks in requirements/ and is built again only when they change;
+# the code layer above it is one small wheel.
+ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
+
+FROM ${BASE_IMAGE} AS base
+# HOME and every cache lie in /tmp: the root file system is read-only in the cluster. Bytecode is compiled here.
+ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
+RUN groupadd --gid 10001 chattts \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin chattts \
+ && python3 -m venv --without-pip /opt/venv
+
+# What builds, and stays out of the results.
+FROM base AS tools
+ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1
+RUN python3 -m venv /opt/tools && /opt/tools/bin/pip install --no-cache-dir uv hatchling
+
+FROM tools AS wheel
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY operator operator
+COPY server server
+RUN /opt/tools/bin/hatchling build --target wheel --directory /dist
+
+FROM base AS operator-dependencies
+COPY requirements/operator.txt dev/cluster/images/install-dependencies.sh /opt/build/
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    --mount=type=cache,id=uv,target=/var/cache/uv \
+    sh /opt/build/install-dependencies.sh operator
+
+FROM base AS server-dependencies
+# Another CUDA (or CPU) build of torch: the address of its wheel index. The locked build comes from the usual index.
+ARG TORCH_INDEX_URL=
+COPY requirements/server.txt dev/cluster/images/install-dependencies.sh /opt/build/
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    --mount=type=cache,id=uv,target=/var/cache/uv \
+    sh /opt/build/install-dependencies.sh server "${TORCH_INDEX_URL}"
+
+FROM operator-dependencies AS operator
+COPY --from=wheel /dist/ /opt/wheel/
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    sh /opt/build/install-dependencies.sh code chattts_server
+USER 10001:10001
+WORKDIR /tmp
+ENTRYPOINT ["python3", "-m", "chattts_operator"]
+CMD ["run"]
+
+FROM server-dependencies AS server
+COPY --from=wheel /dist/ /opt/wheel/
+RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
+    sh /opt/build/install-dependencies.sh code chattts_operator
+USER 10001:10001
+WORKDIR /tmp
+EXPOSE 8000 9090
+ENTRYPOINT ["python3", "-m", "chattts_server"]
+CMD ["serve"]

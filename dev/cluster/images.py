@@ -1,0 +1,172 @@
+"""Builds the images with buildah into the cache. It does not know who runs them.
+
+Time stamps play no part (neither in our keys nor in buildah's layer cache), so a clean clone finds every layer of an
+earlier one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from dev.cluster import recipes
+from dev.cluster.components import PAUSE_IMAGE
+from dev.cluster.paths import HERE, Cache
+from dev.cluster.progress import run, run_long, say, step
+from dev.cluster.recipes import BASE_IMAGE, Recipe
+from dev.cluster.tools import binary, record_seconds
+
+DEBIAN = "bookworm"
+DEBIAN_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
+
+
+def build_ours(cache: Cache, environment: Mapping[str, str]) -> dict[str, str]:
+    """Builds `server` and `operator` out of the working tree; returns target -> image."""
+    if not environment.get("BASE_IMAGE"):
+        build_base(cache)
+    for target in recipes.OURS:
+        build(cache, recipes.ours(target, environment, BASE_IMAGE), environment)
+    return dict(recipes.OURS)
+
+
+def build_pause(cache: Cache) -> None:
+    program = cache.tools / "pause" / "pause"
+    source = HERE / "images/pause/main.go"
+    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+        program.parent.mkdir(parents=True, exist_ok=True)
+        command = ["go", "build", "-trimpath", "-ldflags=-s -w", "-o", str(program), str(source)]
+        run(command, env={**os.environ, "CGO_ENABLED": "0"})
+    build(cache, recipes.pause(PAUSE_IMAGE, program), {})
+
+
+def build_prometheus(cache: Cache) -> str:
+    programs = {name: binary(cache, "prometheus-operator", name) for name in ("operator", "prometheus-config-reloader")}
+    programs["prometheus"] = binary(cache, "prometheus", "prometheus")
+    empty = HERE / "images" / ".keep"
+    build(cache, recipes.prometheus(programs, empty), {})
+    return recipes.PROMETHEUS_IMAGE
+
+
+def build_base(cache: Cache) -> None:
+    """Debian's python as an image, for machines that reach no image registry."""
+    if exists(cache, BASE_IMAGE):
+        return
+    started = time.monotonic()
+    with _locked(cache), tempfile.TemporaryDirectory(dir=_made(cache.contexts)) as folder:
+        if exists(cache, BASE_IMAGE):
+            return
+        root = Path(folder, "root")
+        command = ["debootstrap", "--variant=minbase", f"--include={DEBIAN_PACKAGES}", DEBIAN, str(root)]
+        run_long("base image: debootstrap", command, log=cache.logs / "base.log")
+        shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
+        shutil.rmtree(root / "var/lib/apt/lists", ignore_errors=True)
+        context = _made(Path(folder, "context"))
+        with step("base image: import"):
+            run(["tar", "--numeric-owner", "--one-file-system", "-C", str(root), "-cf", str(context / "base.tar"), "."])
+            dockerfile = HERE / "images/base.Dockerfile"
+            run([*buildah(cache), "build", "--file", str(dockerfile), "--tag", BASE_IMAGE, str(context)])
+    record_seconds(cache, "image base", time.monotonic() - started)
+
+
+def build(cache: Cache, recipe: Recipe, environment: Mapping[str, str]) -> None:
+    """Builds the image unless the one in the storage was built from the same things."""
+    key = recipe.key()
+    if exists(cache, recipe.image, key):
+        return
+    started = time.monotonic()
+    name = recipe.image.rpartition("/")[2]
+    with _locked(cache), tempfile.TemporaryDirectory(dir=_made(cache.contexts)) as folder:
+        stage_context(recipe, Path(folder))
+        command = [*buildah(cache), "build", "--layers", "--network", "host", "--label", f"{KEY}={key}"]
+        # The build sees this machine's certificates; they are not part of the image.
+        command += ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"]
+        command += ["--file", str(recipe.dockerfile), "--tag", recipe.image]
+        command += ["--target", recipe.target] if recipe.target else []
+        for argument, value in recipe.arguments.items():
+            command += ["--build-arg", f"{argument}={value}"]
+        log = cache.logs / f"image-{name.partition(':')[0]}.log"
+        run_long(f"building image {name}", [*command, folder], log=log, env=_environment(cache, environment))
+    record_seconds(cache, f"image {name.partition(':')[0]}", time.monotonic() - started)
+
+
+KEY = "chattts.dev/key"
+
+
+def exists(cache: Cache, image: str, key: str | None = None) -> bool:
+    """With a key: the image that was built from exactly that."""
+    listed = cache.storage / "overlay-images/images.json"
+    if not listed.exists() or not any(image in entry.get("names", []) for entry in json.loads(listed.read_text())):
+        return False
+    if key is None:
+        return True
+    labels = '{{index .OCIv1.Config.Labels "%s"}}' % KEY
+    return run([*buildah(cache), "inspect", "--type", "image", "--format", labels, image]).strip() == key
+
+
+def push(cache: Cache, image: str, target: str) -> None:
+    log = cache.logs / "push.log"
+    run_long(f"pushing {target}", [*buildah(cache), "push", image, f"docker://{target}"], log=log)
+
+
+def buildah(cache: Cache) -> list[str]:
+    # skip_mount_home: else buildah leaves a mount on its storage behind.
+    options = ["--storage-driver", "overlay", "--storage-opt", "overlay.skip_mount_home=true"]
+    places = ["--root", str(_made(cache.storage)), "--runroot", str(_made(cache.root / "storage-run"))]
+    return ["buildah", *places, *options]
+
+
+def stage_context(recipe: Recipe, folder: Path) -> None:
+    """Only what the recipe names, with ordinary rights whatever the umask of the checkout was."""
+    for name, source in recipe.files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+        target.chmod(0o755 if os.access(source, os.X_OK) and source.suffix == "" else 0o644)
+
+
+def uv_cache(environment: Mapping[str, str]) -> Path:
+    """uv's own cache of this user: wheels that `make setup` has fetched are not fetched again."""
+    if environment.get("UV_CACHE_DIR"):
+        return Path(environment["UV_CACHE_DIR"])
+    base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME', '/root')}/.cache"
+    return Path(base) / "uv"
+
+
+def _environment(cache: Cache, environment: Mapping[str, str]) -> dict[str, str]:
+    """buildah keeps what `RUN --mount=type=cache,id=X` mounts in $TMPDIR/buildah-cache/X."""
+    temporary = _made(cache.root / "tmp")
+    link, wheels = _made(temporary / "buildah-cache") / "uv", _made(uv_cache({**os.environ, **environment}))
+    if not link.is_symlink() or link.resolve() != wheels.resolve():
+        link.unlink(missing_ok=True)
+        link.symlink_to(wheels)
+    return {**os.environ, "BUILDAH_ISOLATION": "chroot", "TMPDIR": str(temporary)}
+
+
+@contextmanager
+def _locked(cache: Cache) -> Iterator[None]:
+    """One build at a time, over all checkouts of this user."""
+    with (_made(cache.root) / "build.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for a build of another checkout")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def unmount(cache: Cache) -> None:
+    """Nothing is mounted after a build; this is for one that was killed."""
+    subprocess.run([*buildah(cache), "rm", "--all"], capture_output=True, check=False)
