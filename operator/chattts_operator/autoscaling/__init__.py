@@ -1,0 +1,1 @@
+"""From Prometheus to a number of replicas: signals -> decide(now) -> decision."""

@@ -1,0 +1,24 @@
+"""What was wanted over the last minutes: the stabilisation window. Pure; times are seconds since the epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Wanted replicas by time, oldest first. Lives in memory: a restart begins anew and so delays scale-in, only that."""
+
+    entries: tuple[tuple[float, int], ...] = ()
+
+    def add(self, now: float, wanted: int, seconds: float) -> Window:
+        """Keeps one entry older than the window, so that a full window can be told from a short one."""
+        older = [entry for entry in self.entries if entry[0] <= now - seconds][-1:]
+        newer = [entry for entry in self.entries if now - seconds < entry[0] <= now]
+        return Window((*older, *newer, (now, wanted)))
+
+    def covers(self, now: float, seconds: float) -> bool:
+        return bool(self.entries) and self.entries[0][0] <= now - seconds
+
+    def maximum(self) -> int:
+        return max(wanted for _, wanted in self.entries)

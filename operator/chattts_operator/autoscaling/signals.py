@@ -1,0 +1,94 @@
+"""Nouns of the autoscaler: data only, and who fills each field. None is unknown, 0 is zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .history import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """One service as Prometheus shows it. Filled by prometheus.py; rates are per second, times in seconds."""
+
+    offered: float | None = None  # asked for, refused included, over 1 minute
+    offered_5m: float | None = None
+    completed: float | None = None
+    refused: float | None = None
+    p99: float | None = None  # also None while nothing is asked for
+    bad_ratio: float | None = None
+    breach: bool | None = None  # over target for the whole sustained time; None: cannot be said
+    inflight: float | None = None
+    age: float | None = None  # of the newest sample
+    reporting: int | None = None  # pods that are scraped
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The pods as the cluster shows them. Filled by observe.py."""
+
+    committed: int  # Deployment.spec.replicas, live
+    ready: int = 0
+    ready_a_minute: int = 0  # Ready long enough to have been scraped
+    unschedulable: int = 0
+    last_ready_at: float | None = None  # when the newest pod became Ready
+    rolling_out: bool = False
+    cold_start: tuple[str, float] | None = None  # pod and its seconds from scheduled to Ready
+
+    @property
+    def pending(self) -> int:
+        """Pods on their way: wanted, not Ready, and nothing says that they cannot be placed."""
+        return max(0, self.committed - self.ready - self.unschedulable)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of the number of replicas, as status.autoscaling.history keeps it."""
+
+    time: float
+    before: int
+    after: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What decide remembers from one tick to the next. All but `window` and `missing_since` survive in status."""
+
+    learned_qps: float | None = None  # completions per second and ready replica at the last breach
+    cold_start_seconds: float | None = None
+    cold_start_pod: str = ""
+    hold_until: float = 0.0  # no SLO step before
+    ineffective_steps: int = 0
+    p99_at_last_step: float | None = None
+    refused_at_last_step: float | None = None  # share of what was asked for
+    completed_at_last_step: float | None = None
+    floor: int = 0  # what the last breach asked for
+    floor_time: float = 0.0
+    last_scale_time: float = 0.0
+    last_change: Change | None = None
+    history: tuple[Change, ...] = ()  # newest first, ten at most
+    window: Window = field(default_factory=Window)
+    missing_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The outcome of one tick. "No change" has a reason too."""
+
+    committed: int  # what the decision was taken on; it is void when the Deployment says otherwise by now
+    desired: int
+    reason: str
+    message: str
+    state: State
+    metrics: Metrics = field(default_factory=Metrics)
+    limited: str = ""  # why desired is not what was wanted: AtMaxReplicas, AtMinReplicas, Unschedulable, StepLimit
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """All that one decision looks at."""
+
+    metrics: Metrics
+    fleet: Fleet
