@@ -75,4 +75,6 @@ class KubeApi:
 
     def pods(self, namespace: str, selector: str) -> Sequence[Json]:
         """The pods of a namespace with a label selector; an empty list where there are none."""
-        return (self.get(f"{CORE}/namespaces/{namespace}/pods", labelSelector=selector) or {"items": []})["items"]
+        listed = self.get(f"{CORE}/namespaces/{namespace}/pods", labelSelector=selector)
+        pods: Sequence[Json] = listed["items"] if listed else []
+        return pods

@@ -24,6 +24,7 @@ from dev.kubeapi import KubeApi
 
 URL = f"http://demo.{install.NAMESPACE}.svc"
 OVERLOAD = 1.4
+CAPACITY = ("--url", URL, "--max-seconds", "1")
 STEADY_SECONDS = 60
 SELECTOR = "chattts.dev/service=demo"
 
@@ -36,7 +37,7 @@ def main() -> int:
     with View() as view:
         with view.phase("cluster, tools and images (the first time builds them: up to half an hour)"):
             was_up = Cluster.is_up()
-            cluster = Cluster.up(gpus=arguments.gpus)
+            cluster = Cluster.up(gpus=arguments.gpus, keep=arguments.keep)
         try:
             built = time.monotonic()
             summary = show(
@@ -127,7 +128,7 @@ def breach_and_recover(
     """One pod's capacity, 1.4 times that, the rule's 2 minutes, the second pod, calm, and back to one pod."""
     image = cluster.images["operator"]
     with view.phase("one pod's capacity"):
-        measured = Load(cluster, install.NAMESPACE, "capacity", "bench.capacity", ["--url", URL], image).wait(180)
+        measured = Load(cluster, install.NAMESPACE, "capacity", "bench.capacity", CAPACITY, image).wait(180)
         capacity = round(float(measured["rps"]), 2)
         view.say(f"   {capacity} requests/s of 1 s audio each")
     moments = Moments(time.time(), None, None, None, None, None, None)
@@ -157,17 +158,15 @@ def breach_and_recover(
         moments = replace(moments, load_stopped=time.time())
         loads = [load.stop()]
     with view.phase("the load ends; a trickle goes on through the scale-in"):
-        trickle = Load(
-            cluster,
-            install.NAMESPACE,
-            "trickle",
-            "bench.loadgen",
-            [*_load_arguments(1, seed=2), "--stream"],
-            image,
-        )
+        # Streams, so that a scale-in has something to cut; whole answers, because p99 is measured on those.
+        kinds = {"trickle": [], "trickle-stream": ["--stream"]}
+        trickles = [
+            Load(cluster, install.NAMESPACE, name, "bench.loadgen", [*_load_arguments(1, seed=2), *more], image)
+            for name, more in kinds.items()
+        ]
         down = _wait(watcher, view, "scale-in", lambda s: s.replicas == 1 and s.ready == 1, 600)
         _watch(view, 15)
-        loads.append(trickle.stop())
+        loads += [trickle.stop() for trickle in trickles]
     return replace(moments, scaled_in=down.at), loads, capacity
 
 

@@ -20,7 +20,7 @@ GPUS = 6
 def cluster() -> Iterator[Cluster]:
     """The cluster of this checkout; one that is already up (make cluster) is used and left as it was."""
     was_up = Cluster.is_up()
-    cluster = Cluster.up(gpus=GPUS)
+    cluster = Cluster.up(gpus=GPUS, keep=False)
     try:
         cluster.install_prometheus()
         install.namespaces(cluster)
