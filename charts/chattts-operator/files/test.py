@@ -1,4 +1,4 @@
-"""`helm test`: is an operator pod Ready, and may its ServiceAccount list TTSServices? Knows only the standard library."""
+"""`helm test`: is an operator pod Ready, and may its ServiceAccount list TTSServices? Standard library only."""
 
 import json
 import ssl
