@@ -14,36 +14,30 @@ RUN groupadd --gid 10001 chattts \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin chattts \
  && python3 -m venv --without-pip /opt/venv
 
-# What builds, and stays out of the results.
-FROM base AS tools
-ENV PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python3 -m venv /opt/tools && /opt/tools/bin/pip install --no-cache-dir uv hatchling
-
-FROM tools AS wheel
+# Builds our one wheel. The tools (uv, hatchling) live in a cache mount: no image ever holds them.
+FROM base AS wheel
 WORKDIR /src
+COPY dev/cluster/images/build.sh /opt/build/
 COPY pyproject.toml README.md LICENSE ./
 COPY operator operator
 COPY server server
-RUN /opt/tools/bin/hatchling build --target wheel --directory /dist
+RUN --mount=type=cache,id=chattts-tools,target=/opt/tools sh /opt/build/build.sh wheel
 
 FROM base AS operator-dependencies
-COPY requirements/operator.txt dev/cluster/images/install-dependencies.sh /opt/build/
-RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
-    --mount=type=cache,id=uv,target=/var/cache/uv \
-    sh /opt/build/install-dependencies.sh operator
+COPY requirements/operator.txt dev/cluster/images/build.sh /opt/build/
+RUN --mount=type=cache,id=chattts-tools,target=/opt/tools --mount=type=cache,id=uv,target=/var/cache/uv \
+    sh /opt/build/build.sh operator
 
 FROM base AS server-dependencies
 # Another CUDA (or CPU) build of torch: the address of its wheel index. The locked build comes from the usual index.
 ARG TORCH_INDEX_URL=
-COPY requirements/server.txt dev/cluster/images/install-dependencies.sh /opt/build/
-RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
-    --mount=type=cache,id=uv,target=/var/cache/uv \
-    sh /opt/build/install-dependencies.sh server "${TORCH_INDEX_URL}"
+COPY requirements/server.txt dev/cluster/images/build.sh /opt/build/
+RUN --mount=type=cache,id=chattts-tools,target=/opt/tools --mount=type=cache,id=uv,target=/var/cache/uv \
+    sh /opt/build/build.sh server "${TORCH_INDEX_URL}"
 
 FROM operator-dependencies AS operator
 COPY --from=wheel /dist/ /opt/wheel/
-RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
-    sh /opt/build/install-dependencies.sh code chattts_server
+RUN --mount=type=cache,id=chattts-tools,target=/opt/tools sh /opt/build/build.sh code chattts_server
 USER 10001:10001
 WORKDIR /tmp
 ENTRYPOINT ["python3", "-m", "chattts_operator"]
@@ -51,8 +45,7 @@ CMD ["run"]
 
 FROM server-dependencies AS server
 COPY --from=wheel /dist/ /opt/wheel/
-RUN --mount=type=bind,from=tools,source=/opt/tools,target=/opt/tools \
-    sh /opt/build/install-dependencies.sh code chattts_operator
+RUN --mount=type=cache,id=chattts-tools,target=/opt/tools sh /opt/build/build.sh code chattts_operator
 USER 10001:10001
 WORKDIR /tmp
 EXPOSE 8000 9090

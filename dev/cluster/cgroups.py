@@ -26,7 +26,7 @@ def make(name: str, mount: Path = MOUNT) -> None:
 def remove(name: str, mount: Path = MOUNT, patience: float = 10) -> None:
     """Removes the empty cgroups that pods leave. Processes that have just been killed take a moment to go."""
     deadline = time.monotonic() + patience
-    while any([_remove_tree(hierarchy / name) for hierarchy in [mount, *_hierarchies(mount)]]):
+    while _remove_trees([hierarchy / name for hierarchy in [mount, *_hierarchies(mount)]]):
         if time.monotonic() > deadline:
             raise TimeoutError(f"cgroup {name} is still in use after {patience:.0f} s")
         time.sleep(0.1)
@@ -44,12 +44,16 @@ def _hand_down(folder: Path) -> None:
             continue
 
 
+def _remove_trees(folders: list[Path]) -> bool:
+    """Tries all of them. True if something is left."""
+    return sum(_remove_tree(folder) for folder in folders) > 0
+
+
 def _remove_tree(folder: Path) -> bool:
     """True if something is left."""
     if not folder.is_dir():
         return False
-    left = any([_remove_tree(child) for child in folder.iterdir() if child.is_dir()])
-    if left:
+    if _remove_trees([child for child in folder.iterdir() if child.is_dir()]):
         return True
     try:
         folder.rmdir()

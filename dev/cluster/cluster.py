@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dev.cluster import manifests, monitoring
+from dev.cluster.components import GPU
 from dev.cluster.context import CurrentContext
 from dev.cluster.engine import Engine, choose
 from dev.cluster.errors import ClusterError
-from dev.cluster.gpus import RESOURCE
 from dev.cluster.kind import KindCluster
 from dev.cluster.node import LocalNode
 from dev.cluster.paths import Cache, State
@@ -40,7 +40,7 @@ class Cluster:
         # Images first: a failed build then has started nothing.
         if images:
             cluster.images = cluster.engine.build()
-        cluster.engine.up(gpus, keep=keep)
+        cluster.engine.up(keep=keep)
         cluster.set_gpus(gpus)
         cluster.engine.load(list(cluster.images.values()))
         return cluster
@@ -90,7 +90,7 @@ class Cluster:
         if isinstance(self.engine, CurrentContext):
             return
         node = self.kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
-        value = {RESOURCE: str(gpus)}
+        value = {GPU: str(gpus)}
         patch = json.dumps({"status": {"capacity": value, "allocatable": value}})
         self.kubectl("patch", "node", node, "--subresource=status", "--type=merge", "--patch", patch)
 

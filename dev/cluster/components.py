@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+KEEP = b"k"
+"""What tells the guard that the node shall outlive the process that started it."""
+GPU = "nvidia.com/gpu"
 NODE = "node-1"
 NODE_ADDRESS = "10.88.0.2"
 PODS = "10.89.0.0/16"
@@ -117,7 +120,7 @@ COREFILE = f""".:53 {{
 """
 
 
-def components(binaries: Mapping[str, Path], python: str, source: Path, listening: int) -> list[Component]:
+def components(binaries: Mapping[str, Path], python: str, listening: int) -> list[Component]:
     """In the order of start; each waits by itself for what it needs. `listening`: the inherited socket's number."""
     here = (python, "-m")
     return [

@@ -21,7 +21,7 @@ class CurrentContext:
         self.kubectl_path, self.helm_path = docker.program("kubectl"), docker.program("helm")
         self._registry = environment.get("REGISTRY", "").rstrip("/")
 
-    def up(self, gpus: int, *, keep: bool) -> None:
+    def up(self, *, keep: bool) -> None:  # noqa: ARG002
         if not self.kubeconfig.exists():
             raise ClusterError(f"USE_CURRENT_CONTEXT=1, but there is no kubeconfig at {self.kubeconfig}")
 
@@ -51,9 +51,9 @@ class CurrentContext:
         )
 
     def gpus_changed(self, gpus: int) -> None:
-        pass
+        """Nothing keeps them there."""
 
-    def enter(self, *namespaces: str) -> list[str]:
+    def enter(self, *namespaces: str) -> list[str]:  # noqa: ARG002
         raise ClusterError("only the local node can be entered")
 
     def status(self) -> dict[str, object]:

@@ -16,9 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dev.cluster.components import API_PORT, NODE
+from dev.cluster.components import API_PORT, GPU, NODE
 
-RESOURCE = "nvidia.com/gpu"
 LOOK_EVERY = 3.0
 """Seconds. A read of one object: too little to be seen in the API server's load."""
 
@@ -34,7 +33,7 @@ def keep(state: Path) -> None:
             patch = patch_for(wanted, call(context, "GET", ""))
             if patch is not None:
                 call(context, "PATCH", "/status", patch)
-                print(f"node has {wanted} {RESOURCE}", flush=True)
+                print(f"node has {wanted} {GPU}", flush=True)
         except (urllib.error.URLError, OSError, ValueError) as problem:  # not up yet, or a restart: look again
             print(f"looking again: {problem}", flush=True)
         time.sleep(LOOK_EVERY)
@@ -43,8 +42,8 @@ def keep(state: Path) -> None:
 def patch_for(wanted: int, node: Mapping[str, Any]) -> dict[str, Any] | None:
     """The merge patch that makes the node's status right, or None."""
     status = node.get("status", {})
-    value = {RESOURCE: str(wanted)}
-    groups = [name for name in ("capacity", "allocatable") if status.get(name, {}).get(RESOURCE) != str(wanted)]
+    value = {GPU: str(wanted)}
+    groups = [name for name in ("capacity", "allocatable") if status.get(name, {}).get(GPU) != str(wanted)]
     return {"status": dict.fromkeys(groups, value)} if groups else None
 
 

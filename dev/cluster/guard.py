@@ -8,7 +8,6 @@ Arguments: state folder, leash's number, binaries as JSON.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import selectors
@@ -20,21 +19,20 @@ import time
 from pathlib import Path
 from types import FrameType
 
-from dev.cluster import cgroups, pki
-from dev.cluster.components import API_PORT, STATE
+from dev.cluster import cgroups, locks, pki
+from dev.cluster.components import API_PORT, KEEP, STATE
 from dev.cluster.paths import REPOSITORY, Cache, State
 
-KEEP = b"k"
 NAMESPACES = ("--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 def main(state: State, cache: Cache, leash: int, binaries: str) -> None:
     for stop in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(stop, _stop)
-    lock = take(state.lock)
+    lock = locks.take(state.lock)
     if lock is None:
         raise SystemExit(f"another node runs in {state.root}")
-    slot = take_slot(cache.slots)
+    slot, _held = take_slot(cache.slots)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     port = listener.getsockname()[1]
     make_credentials(state, port)
@@ -113,25 +111,14 @@ def end(node: subprocess.Popen[bytes]) -> None:
             node.wait()
 
 
-def take(path: Path) -> int | None:
-    """The lock's file descriptor, or None when another process holds it. It is released with this process."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def take_slot(slots: Path) -> Path:
-    """The first containerd root that no running node uses: mostly one that has all images already."""
+def take_slot(slots: Path) -> tuple[Path, int]:
+    """The first containerd root that no running node uses: mostly one that has all images already. And its lock."""
     for number in range(100):
-        if take(slots / f"{number}.lock") is not None:
+        lock = locks.take(slots / f"{number}.lock")
+        if lock is not None:
             root = slots / str(number)
             root.mkdir(exist_ok=True)
-            return root
+            return root, lock
     raise SystemExit("a hundred nodes run already")
 
 

@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -98,6 +97,7 @@ def build(cache: Cache, recipe: Recipe, environment: Mapping[str, str]) -> None:
 
 
 KEY = "chattts.dev/key"
+KEY_FORMAT = f'{{{{index .OCIv1.Config.Labels "{KEY}"}}}}'
 
 
 def exists(cache: Cache, image: str, key: str | None = None) -> bool:
@@ -107,8 +107,7 @@ def exists(cache: Cache, image: str, key: str | None = None) -> bool:
         return False
     if key is None:
         return True
-    labels = '{{index .OCIv1.Config.Labels "%s"}}' % KEY
-    return run([*buildah(cache), "inspect", "--type", "image", "--format", labels, image]).strip() == key
+    return run([*buildah(cache), "inspect", "--type", "image", "--format", KEY_FORMAT, image]).strip() == key
 
 
 def push(cache: Cache, image: str, target: str) -> None:
@@ -165,8 +164,3 @@ def _locked(cache: Cache) -> Iterator[None]:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def unmount(cache: Cache) -> None:
-    """Nothing is mounted after a build; this is for one that was killed."""
-    subprocess.run([*buildah(cache), "rm", "--all"], capture_output=True, check=False)

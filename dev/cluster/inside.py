@@ -17,7 +17,6 @@ from pathlib import Path
 
 from dev.cluster import components
 from dev.cluster.components import CONTAINERD_ROOT, NODE_ADDRESS, SERVICES, SOCKET, STATE, Component
-from dev.cluster.paths import REPOSITORY
 
 RESTART_AFTER = 1.0
 """Seconds from a component's end to its next start."""
@@ -41,7 +40,7 @@ def main(state: Path, root: Path, cgroup: str, listening: int, binaries: dict[st
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
     remove_old_containers()
-    supervise(components.components(binaries, sys.executable, REPOSITORY, listening))
+    supervise(components.components(binaries, sys.executable, listening))
 
 
 def mount_folders(state: Path, root: Path) -> None:

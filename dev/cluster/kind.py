@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +30,9 @@ class KindCluster:
         self.kubectl_path, self.helm_path = docker.program("kubectl"), docker.program("helm")
         self._kind = str(docker.program("kind"))
 
-    def up(self, gpus: int, *, keep: bool) -> None:
+    def up(self, *, keep: bool) -> None:
+        if not keep:
+            atexit.register(self.down)
         if self.is_up():
             return
         self.state.root.mkdir(parents=True, exist_ok=True)
@@ -62,9 +65,9 @@ class KindCluster:
         return target
 
     def gpus_changed(self, gpus: int) -> None:
-        pass
+        """Nothing keeps them there."""
 
-    def enter(self, *namespaces: str) -> list[str]:
+    def enter(self, *namespaces: str) -> list[str]:  # noqa: ARG002
         return ["docker", "exec", f"{self.cluster}-control-plane"]
 
     def status(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The local node from outside: Kubernetes without Docker, brought up and taken down. It does not know what runs on it."""
+"""The local node from outside: Kubernetes without Docker. It does not know what runs on it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dev.cluster import cgroups, guard, images, layers
-from dev.cluster.components import CONTAINERD_ROOT, PAUSE_IMAGE, SOCKET
+from dev.cluster import cgroups, images, layers, locks
+from dev.cluster.components import CONTAINERD_ROOT, KEEP, PAUSE_IMAGE, SOCKET
 from dev.cluster.errors import ClusterError
 from dev.cluster.manifests import MonitoringImages
 from dev.cluster.packages import install_packages
@@ -47,16 +47,15 @@ class LocalNode:
         self.helm_path = binary(cache, "helm", "helm")
         self._leash: int | None = None
 
-    def up(self, gpus: int, *, keep: bool) -> None:
+    def up(self, *, keep: bool) -> None:
         """Starts the node unless it runs. Not `keep`: it ends with this process, however that ends."""
         install_packages()
         build_tools(self.cache)
         images.build_pause(self.cache)
-        self.gpus_changed(gpus)
         if self.is_up():
             return
         self.down()
-        self.gpus_changed(gpus)
+        self.state.root.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         with step("starting the node"):
             process = self._start_guard()
@@ -67,11 +66,11 @@ class LocalNode:
             self._let_go()
 
     def is_up(self) -> bool:
-        return self.state.node.exists() and not _is_free(self.state.lock)
+        return self.state.node.exists() and not locks.is_free(self.state.lock)
 
     def down(self) -> None:
         """Ends the node if there is one, and removes what a killed one has left. Safe to call at any time."""
-        if self.state.lock.exists() and not _is_free(self.state.lock):
+        if not locks.is_free(self.state.lock):
             self._end_guard()
         cgroups.remove(self.state.cgroup)
         if self.state.root.exists():
@@ -92,7 +91,7 @@ class LocalNode:
 
     def load(self, names: Sequence[str]) -> None:
         """Makes images of the cache's storage known to the node; only what it lacks is transferred."""
-        root = Path(self._running()["containerd_root"])
+        root = Path(str(self._running()["containerd_root"]))
         for name in names:
             layers.hand_over(name, storage=self.cache.storage, root=root, root_inside=CONTAINERD_ROOT, ctr=self._ctr)
 
@@ -108,7 +107,7 @@ class LocalNode:
         return {"engine": self.name, "up": self.is_up(), **(self._running() if self.is_up() else {})}
 
     def gpus_changed(self, gpus: int) -> None:
-        self.state.root.mkdir(parents=True, exist_ok=True)
+        """The node's GPU keeper reads this file."""
         self.state.gpus.write_text(f"{gpus}\n")
 
     def _ctr(self, *arguments: str, stdin: bytes | None = None) -> str:
@@ -118,10 +117,10 @@ class LocalNode:
             raise ClusterError(f"ctr {' '.join(arguments[:3])}: {done.stderr.decode(errors='replace').strip()}")
         return done.stdout.decode()
 
-    def _running(self) -> dict[str, int]:
+    def _running(self) -> dict[str, object]:
         if not self.state.node.exists():
             raise ClusterError("the cluster is not up: python -m dev.cluster up")
-        running: dict[str, int] = json.loads(self.state.node.read_text())
+        running: dict[str, object] = json.loads(self.state.node.read_text())
         return running
 
     def _start_guard(self) -> subprocess.Popen[bytes]:
@@ -145,7 +144,7 @@ class LocalNode:
 
     def _let_go(self) -> None:
         if self._leash is not None:
-            os.write(self._leash, guard.KEEP)
+            os.write(self._leash, KEEP)
             os.close(self._leash)
             self._leash = None
 
@@ -162,42 +161,27 @@ class LocalNode:
     def _node_is_ready(self) -> bool:
         if not self.state.node.exists():
             return False
-        wanted = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"
+        kubectl = (str(self.kubectl_path), f"--kubeconfig={self.kubeconfig}")
+        ready = ("get", "nodes", "-o", "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}")
+        # A bare pod is refused while its namespace has no account.
+        account = ("get", "serviceaccount", "default", "-o", "name")
         try:
-            return (
-                run([str(self.kubectl_path), f"--kubeconfig={self.kubeconfig}", "get", "nodes", "-o", wanted]).strip()
-                == "True"
-            )
+            return [run([*kubectl, *question]).strip() for question in (ready, account)] == [
+                "True",
+                "serviceaccount/default",
+            ]
         except ClusterError:  # not yet
             return False
 
     def _end_guard(self) -> None:
         """The guard holds the lock until it has cleaned up."""
         for attempt in (signal.SIGTERM, signal.SIGKILL):
-            pid = _holder(self.state.lock)
+            pid = locks.holder(self.state.lock)
             if pid is not None:
                 os.kill(pid, attempt)
             deadline = time.monotonic() + 40
             while time.monotonic() < deadline:
-                if _is_free(self.state.lock):
+                if locks.is_free(self.state.lock):
                     return
                 time.sleep(0.05)
         raise ClusterError(f"the node of {self.state.root} does not end")
-
-
-def _is_free(lock: Path) -> bool:
-    descriptor = guard.take(lock)
-    if descriptor is None:
-        return False
-    os.close(descriptor)
-    return True
-
-
-def _holder(lock: Path) -> int | None:
-    """The process that holds the lock; /proc/locks names it, so no file can name a wrong one."""
-    inode = lock.stat().st_ino
-    for line in Path("/proc/locks").read_text().splitlines():
-        fields = line.split()
-        if "FLOCK" in fields and fields[5].endswith(f":{inode}"):
-            return int(fields[4])
-    return None

@@ -21,7 +21,7 @@ SOURCES = (
     "requirements/operator.txt",
     "operator",
     "server",
-    "dev/cluster/images/install-dependencies.sh",
+    "dev/cluster/images/build.sh",
 )
 """What the Dockerfile copies; .dockerignore lists the same for docker, and a test compares the two."""
 

@@ -1,15 +1,25 @@
 #!/bin/sh
-# Fills /opt/venv inside the image build (see Dockerfile).
-#   install-dependencies.sh operator            the operator's lock
-#   install-dependencies.sh server [INDEX_URL]  the server's lock; with an index, torch comes from there instead
-#   install-dependencies.sh code PACKAGE        our wheel, without the other program's PACKAGE
+# The steps of the image build (see Dockerfile); they fill /opt/venv.
+#   build.sh wheel               our wheel, out of /src
+#   build.sh operator            the operator's lock
+#   build.sh server [INDEX_URL]  the server's lock; with an index, torch comes from there instead
+#   build.sh code PACKAGE        our wheel, without the other program's PACKAGE
 set -eu
 # The system's certificates also hold those of a company's proxy.
-export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv/bin/python UV_NATIVE_TLS=1 UV_NO_PROGRESS=1
+export PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 UV_SYSTEM_CERTS=1
+export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv/bin/python UV_NO_PROGRESS=1
 uv=/opt/tools/bin/uv
+# Kept between builds; made again when the base image's python is another one.
+$uv --version > /dev/null 2>&1 && /opt/tools/bin/hatchling --version > /dev/null 2>&1 || {
+    python3 -m venv --clear /opt/tools
+    /opt/tools/bin/pip install --quiet --no-cache-dir uv hatchling
+}
 site=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 case $1 in
+wheel)
+    /opt/tools/bin/hatchling build --target wheel --directory /dist
+    ;;
 operator)
     $uv pip install --require-hashes --compile-bytecode -r /opt/build/operator.txt
     ;;
@@ -32,7 +42,8 @@ P
         rm /tmp/rest.txt /tmp/torch.txt
     fi
     # Only for building extensions and for torch's own tests.
-    rm -rf "$site"/torch/include "$site"/torch/share/cmake "$site"/torch/test
+    rm -rf "$site"/torch/include "$site"/torch/share "$site"/torch/test "$site"/torch/bin/protoc* \
+        "$site"/nvidia/*/include
     find "$site" -name '*.a' -delete
     ;;
 code)
