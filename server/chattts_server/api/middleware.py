@@ -1,0 +1,110 @@
+"""Around every request: its id, the limit of its body, the age of its connection. Plain ASGI; knows no route."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chattts_server.errors import BodyTooLarge, answer_for, body_of
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_CONNECTION_SECONDS = 60.0
+MAX_CONNECTION_REQUESTS = 1000
+REQUEST_ID = "x-request-id"
+
+
+@dataclass(slots=True)
+class Connection:
+    """One TCP connection. Made by serve.py's protocol, which puts it into scope["state"]["connection"]."""
+
+    opened: float  # monotonic
+    requests: int = 0
+
+
+class RequestFrame:
+    """Gives each request an id, and closes connections that are old: new pods only get traffic on new connections."""
+
+    def __init__(self, app: ASGIApp, clock: Callable[[], float], is_draining: Callable[[], bool]) -> None:
+        self._app = app
+        self._clock = clock
+        self._is_draining = is_draining
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        close = self._is_draining() or self._is_old(scope["state"].get("connection"))
+
+        async def send_framed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                if close:
+                    headers["connection"] = "close"
+            await send(message)
+
+        await self._app(scope, receive, send_framed)
+
+    def _is_old(self, connection: Connection | None) -> bool:
+        if connection is None:
+            return False
+        age = self._clock() - connection.opened
+        return age > MAX_CONNECTION_SECONDS or connection.requests > MAX_CONNECTION_REQUESTS
+
+
+class BodyLimit:
+    """Refuses a large body before it is parsed, by its announced length or as soon as too much has come."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
+            await _refuse(scope, send)
+            return
+        received = 0
+        answered = False
+
+        async def receive_limited() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
+                raise _TooLarge
+            return message
+
+        async def send_noted(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_limited, send_noted)
+        except _TooLarge:
+            if not answered:
+                await _refuse(scope, send)
+
+
+class _TooLarge(Exception):
+    pass
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    error = BodyTooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes", code="body_too_large")
+    body = json.dumps(body_of(error, scope["state"]["request_id"])).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    # The rest of the body is not read, so the connection cannot carry another request.
+    headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": answer_for(error).status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,59 @@
+"""The bodies that clients send. Every number is bounded here; nothing below checks again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_CHARACTERS = 10_000
+Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
+VoiceName = Annotated[str, Field(min_length=1, max_length=64)]
+# In the contract, and not made yet: refused rather than ignored, so that nobody gets other audio than was asked for.
+LATER: dict[str, Any] = {
+    "speed": 1.0, "sample_rate": 24000, "refine": False, "denoise": False, "oral": None, "laugh": None, "pause": None,
+}  # fmt: skip
+
+
+class Common(BaseModel):
+    """Fields of both forms. Unknown fields are ignored, as OpenAI's API does."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    voice: VoiceName = "default"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    temperature: Annotated[float, Field(gt=0.01, le=2.0)] = 0.3
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 0.7
+    top_k: Annotated[int, Field(ge=1, le=100)] = 20
+    max_seconds: Annotated[float, Field(gt=0.0, le=600.0, description="longest audio, in seconds")] | None = None
+    deadline_ms: Annotated[int, Field(ge=1, le=600_000, description="from arrival to the first audio")] | None = None
+    speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
+    sample_rate: Literal[8000, 16000, 24000, 48000] = 24000
+    refine: bool = False
+    denoise: bool = False
+    oral: int | None = None
+    laugh: int | None = None
+    pause: int | None = None
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Common:
+        for name, usual in LATER.items():
+            if getattr(self, name) != usual:
+                raise ValueError(f"{name}: this server can only do {usual!r} yet")
+        return self
+
+
+class SpeechRequest(Common):
+    """OpenAI's body of POST /v1/audio/speech, and our extra fields."""
+
+    model: Annotated[str, Field(min_length=1, max_length=64)] = "chattts"
+    input: Text
+    response_format: Literal["mp3", "wav", "pcm"] = "mp3"
+    stream_format: Literal["audio"] | None = None
+    instructions: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None  # has no effect on this model
+
+
+class TtsRequest(Common):
+    """The short form: `{"text": ...}` -> audio/wav."""
+
+    text: Text

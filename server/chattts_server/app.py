@@ -1,0 +1,74 @@
+"""create_app(): the wiring, in one place. The lifespan starts the engine and ends it; serve.py listens and drains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from chattts_server import __version__
+from chattts_server.admission import Admission
+from chattts_server.api import health, models, problems, speech
+from chattts_server.api.middleware import BodyLimit, RequestFrame
+from chattts_server.config import Settings
+from chattts_server.engine.checkpoint import open_checkpoint
+from chattts_server.engine.client import EngineClient, EngineCommand
+from chattts_server.metrics import Metrics, MetricsServer
+from chattts_server.synthesis import Synthesis
+from chattts_server.text.tokens import PromptTokenizer
+
+
+def create_app(
+    settings: Settings,
+    command: EngineCommand | None = None,
+    on_fatal: Callable[[int], None] = lambda _: None,
+) -> FastAPI:
+    """`command`: another engine process (tests). `on_fatal` gets the exit code when the engine cannot be had."""
+    metrics = Metrics(settings.slo_milliseconds / 1000, settings.slo_max_audio_seconds)
+    engine = EngineClient(
+        command or EngineCommand.of(settings.model, settings.device, settings.dtype, settings.max_batch_size),
+        on_report=lambda report: synthesis.take_report(report),
+        on_hello=lambda hello: synthesis.greet(hello),
+        on_fatal=on_fatal,
+    )
+    admission = Admission(settings.max_queue_wait_milliseconds / 1000)
+    synthesis = Synthesis(engine, PromptTokenizer(settings.model), admission, metrics)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        metrics_server = MetricsServer(metrics, settings.host, settings.metrics_port)
+        app.state.metrics_port = metrics_server.port
+        await engine.start()  # not awaited to its Hello: the probes answer meanwhile
+        try:
+            yield
+        finally:
+            await engine.stop()
+            metrics_server.close()
+
+    app = FastAPI(title="ChatTTS speech server", version=__version__, lifespan=lifespan)
+    app.state.settings = settings
+    app.state.synthesis = synthesis
+    app.state.checkpoint = open_checkpoint(settings.model)
+    for router in (speech.router, models.router, health.router):
+        app.include_router(router)
+    problems.install(app)
+    # Outermost last: arrival and id, then the body's limit, then the routes.
+    app.add_middleware(BodyLimit)
+    app.add_middleware(RequestFrame, clock=time.monotonic, is_draining=lambda: synthesis.draining)
+    app.add_middleware(ArrivalClock)
+    return app
+
+
+class ArrivalClock:
+    """Stamps the arrival before anything else is done with the request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope.setdefault("state", {})["arrived"] = time.monotonic()
+        await self._app(scope, receive, send)

@@ -1,0 +1,59 @@
+"""`chattts-server serve | fetch | make-checkpoint`. Reads the command line and exits with the right code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from chattts_server import __version__, config
+from chattts_server.errors import CannotStart
+
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+    except CannotStart as error:
+        print(f"chattts-server: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="chattts-server", description="ChatTTS speech over HTTP.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="listen for requests; every flag is an environment variable as well")
+    config.add_flags(serve)
+    serve.set_defaults(run=_serve)
+
+    make = commands.add_parser("make-checkpoint", help="write a random checkpoint in the real asset layout")
+    make.add_argument("out", type=Path, metavar="OUT")
+    make.add_argument("--size", choices=("tiny", "full"), default="tiny", help="full has the released sizes (1.2 GB)")
+    make.add_argument("--seed", type=int, default=0)
+    make.add_argument("--end", choices=("never", "random"), default="never", help="may a row end before its limit?")
+    make.set_defaults(run=_make_checkpoint)
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    settings = config.read_settings(os.environ, vars(arguments))
+    from chattts_server import logs
+    from chattts_server.serve import serve
+
+    logs.set_up(settings.log_format)
+    return serve(settings)
+
+
+def _make_checkpoint(arguments: argparse.Namespace) -> int:
+    from chattts_server.engine.random_checkpoint import make_checkpoint  # imports torch; serve never does
+
+    make_checkpoint(arguments.out, arguments.size, arguments.seed, arguments.end, lambda name: print(f"wrote {name}"))
+    print(f"random checkpoint ({arguments.size}, seed {arguments.seed}) in {arguments.out}: the sound is noise")
+    return 0

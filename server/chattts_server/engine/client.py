@@ -1,0 +1,365 @@
+"""The asyncio side of the engine: starts and restarts it, submits rows, hands out audio. Knows no HTTP, no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from chattts_server.engine import wire
+from chattts_server.engine.nouns import (
+    PROTOCOL,
+    Cancel,
+    Chunk,
+    Credit,
+    Drain,
+    EncodedVoice,
+    EncodeVoice,
+    Fail,
+    Finish,
+    FromEngine,
+    Heartbeat,
+    Hello,
+    Limits,
+    Phase,
+    Sampling,
+    StepReport,
+    Submit,
+    ToEngine,
+    Voice,
+)
+from chattts_server.engine.threads import cpu_threads
+from chattts_server.errors import DeadlinePassed, EngineFailure, InvalidRequest, NotReady, ServerError
+
+EXIT_CONFIG = 78
+MAX_RESTARTS, RESTART_WINDOW_SECONDS = 3, 600.0
+START_SECONDS = 1800.0  # a network file system may need minutes for a gigabyte
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCommand:
+    """What is started. `--socket PATH` is appended."""
+
+    argv: Sequence[str]
+    watchdog_seconds: float  # without any message for so long the engine counts as hung
+
+    @staticmethod
+    def of(model: Path, device: str, dtype: str, rows: int | None) -> EngineCommand:
+        argv = [sys.executable, "-m", "chattts_server.engine.process", "--model", str(model), "--device", device]
+        argv += ["--dtype", dtype, *(["--rows", str(rows)] if rows else [])]
+        # One honest prefill or vocoder pass of a large batch may take long on a fraction of a core.
+        return EngineCommand(argv, watchdog_seconds=60.0 if device == "cpu" else 10.0)
+
+
+@dataclass(slots=True)
+class RowStream:
+    """The audio of one row: iterate over PCM chunks. `finish` is set at its end. Close it to cancel the row."""
+
+    id: int
+    window: bool  # credit is renewed as chunks are read
+    _client: EngineClient
+    _arrived: asyncio.Queue[Chunk | Finish | ServerError] = field(default_factory=asyncio.Queue)
+    credit: int = 0
+    finish: Finish | None = None
+    finished_at: float = 0.0  # monotonic: all audio was on this side
+    starved_seconds: float = 0.0  # the engine waited for the reader
+    _starved_since: float | None = None
+    _over: bool = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._over:
+            raise StopAsyncIteration
+        item = await self._arrived.get()
+        match item:
+            case Chunk(pcm=pcm):
+                if self.window:
+                    self.give_credit(len(pcm) // 4)
+                return pcm
+            case Finish():
+                self._over, self.finish = True, item
+                raise StopAsyncIteration
+            case ServerError():
+                self._over = True
+                raise item
+
+    def give_credit(self, samples: int) -> None:
+        self.credit += samples
+        if self._starved_since is not None and self.credit > 0:
+            self.starved_seconds += self._client.clock() - self._starved_since
+            self._starved_since = None
+        self._client.send(Credit(self.id, samples))
+
+    def close(self) -> None:
+        """Cancels what is not finished; harmless afterwards."""
+        if not self._over:
+            self._over = True
+            self._client.forget(self.id)
+
+    def deliver(self, item: Chunk | Finish | ServerError) -> None:
+        now = self._client.clock()
+        if isinstance(item, Chunk):
+            self.credit -= len(item.pcm) // 4
+            if self.credit <= 0:
+                self._starved_since = now
+        elif isinstance(item, Finish):
+            self.finished_at = now
+        self._arrived.put_nowait(item)
+
+
+class EngineClient:
+    """Owns the engine process. `on_fatal` gets the exit code when there can be no engine any more."""
+
+    def __init__(
+        self,
+        command: EngineCommand,
+        on_report: Callable[[StepReport | Phase], None] = lambda _: None,
+        on_hello: Callable[[Hello], None] = lambda _: None,
+        on_fatal: Callable[[int], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.hello: Hello | None = None  # None: starting, or between two engines
+        self.started_once = False
+        self._command = command
+        self._on_report = on_report
+        self._on_hello = on_hello
+        self._on_fatal = on_fatal
+        self.clock = clock
+        self._ids = itertools.count(1)
+        self._rows: dict[int, RowStream] = {}
+        self._voices: dict[int, asyncio.Future[bytes]] = {}
+        self._writer: asyncio.StreamWriter | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._last_message = 0.0
+        self._deaths: deque[float] = deque()
+        self._stopping = False
+        self._supervisor: asyncio.Task[None] | None = None
+        self.ready = asyncio.Event()
+
+    @property
+    def heartbeat_age(self) -> float | None:
+        """Seconds since the engine's last message; None while there is no engine."""
+        return None if self.hello is None else self.clock() - self._last_message
+
+    @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    async def start(self) -> None:
+        """Returns at once; `ready` is set when the engine has said Hello."""
+        self._supervisor = asyncio.create_task(self._supervise(), name="engine supervisor")
+
+    async def stop(self, drain_seconds: float = 5.0) -> None:
+        """Lets the engine finish its rows, then ends it; kills it when it takes longer."""
+        self._stopping = True
+        self.send(Drain())
+        process = self._process
+        if process is not None and process.returncode is None:
+            try:
+                await asyncio.wait_for(process.wait(), drain_seconds if self.hello else 0.1)
+            except TimeoutError:
+                _signal(process, signal.SIGKILL)
+        if self._supervisor is not None:
+            await self._supervisor
+
+    def submit(
+        self,
+        token_ids: list[int],
+        voice: Voice,
+        sampling: Sampling,
+        limits: Limits,
+        deadline: float | None,
+        credit: int,
+        window: bool = False,
+    ) -> RowStream:
+        """Raises NotReady when there is no engine. With `window` the credit is renewed as chunks are read."""
+        self._require_engine()
+        row = RowStream(next(self._ids), window, self, credit=credit)
+        self._rows[row.id] = row
+        self.send(Submit(row.id, token_ids, voice, sampling, limits, deadline, credit))
+        return row
+
+    async def encode_voice(self, pcm: bytes) -> bytes:
+        """Reference audio (float32, 24 kHz) -> audio codes (uint16, 4 x n)."""
+        self._require_engine()
+        request = EncodeVoice(next(self._ids), pcm)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._voices[request.id] = answer
+        self.send(request)
+        try:
+            return await answer
+        finally:
+            self._voices.pop(request.id, None)
+
+    def forget(self, row_id: int) -> None:
+        if self._rows.pop(row_id, None) is not None:
+            self.send(Cancel(row_id))
+
+    def send(self, message: ToEngine) -> None:
+        """Never waits: rows and credits are small, and admission bounds how many there are."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(wire.pack(message))
+
+    def _require_engine(self) -> None:
+        if self.hello is None or self._writer is None:
+            raise NotReady("the speech engine is not ready", code="not_ready", retry_after=1)
+
+    async def _supervise(self) -> None:
+        while True:
+            code = await self._run_once()
+            if self._stopping:
+                return
+            now = self.clock()
+            self._deaths.append(now)
+            while self._deaths[0] < now - RESTART_WINDOW_SECONDS:
+                self._deaths.popleft()
+            hopeless = len(self._deaths) > MAX_RESTARTS
+            log.error("engine ended", extra={"exit_code": code, "deaths": len(self._deaths), "hopeless": hopeless})
+            if code == EXIT_CONFIG or hopeless:
+                self._on_fatal(EXIT_CONFIG if code == EXIT_CONFIG else 1)
+                return
+
+    async def _run_once(self) -> int:
+        """One life of the engine, from its start to its end; returns the exit code."""
+        with tempfile.TemporaryDirectory(prefix="chattts-") as folder:  # mode 0700
+            path = str(Path(folder) / "engine.sock")
+            connected: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+            old_mask = os.umask(0o177)  # the socket is 0600 from its first moment
+            try:
+                server = await asyncio.start_unix_server(lambda *pair: connected.put_nowait(pair), path)
+            finally:
+                os.umask(old_mask)
+            process = await self._spawn(path)
+            self._process = process
+            ended = asyncio.create_task(process.wait())
+            conversation = asyncio.create_task(self._converse(connected))
+            watchdog = asyncio.create_task(self._watch(process))
+            try:
+                await asyncio.wait({ended, conversation}, return_when=asyncio.FIRST_COMPLETED)
+                if conversation.done() and not ended.done():  # the socket ended first: give the process its exit code
+                    await asyncio.wait({ended}, timeout=5.0)
+                    _signal(process, signal.SIGKILL)
+                return await ended
+            finally:
+                watchdog.cancel()
+                conversation.cancel()
+                await asyncio.gather(watchdog, conversation, return_exceptions=True)
+                self._disconnected()
+                server.close()
+                await server.wait_closed()
+
+    async def _spawn(self, path: str) -> asyncio.subprocess.Process:
+        threads = str(cpu_threads())
+        environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1", **os.environ}
+        self._last_message = self.clock()
+        return await asyncio.create_subprocess_exec(
+            *self._command.argv, "--socket", path, env=environment, stdin=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the HTTP process, which drains
+        )  # fmt: skip
+
+    async def _converse(self, connected: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
+        reader, self._writer = await connected.get()
+        unpacker = wire.Unpacker(wire.from_engine)
+        try:
+            while (messages := await wire.read(reader, unpacker)) is not None:
+                self._last_message = self.clock()
+                for message in messages:
+                    self._take(message)
+        except (wire.WireError, ConnectionError) as error:
+            log.error("the engine's messages end: %s", error)
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        while True:
+            limit = self._command.watchdog_seconds if self.hello else START_SECONDS
+            await asyncio.sleep(min(1.0, limit / 4))
+            if self.clock() - self._last_message > limit:
+                log.error("engine hung", extra={"silent_seconds": limit})
+                _signal(process, signal.SIGABRT)  # faulthandler writes the stack to the log
+                await asyncio.sleep(1.0)
+                _signal(process, signal.SIGKILL)
+                return
+
+    def _take(self, message: FromEngine) -> None:
+        match message:
+            case Chunk(id=row_id):
+                if (row := self._rows.get(row_id)) is not None:
+                    row.deliver(message)
+            case Finish(id=row_id):
+                if (row := self._rows.pop(row_id, None)) is not None:
+                    row.deliver(message)
+            case Fail(id=row_id):
+                self._fail(row_id, message)
+            case EncodedVoice(id=voice_id, codes=codes):
+                if (answer := self._voices.get(voice_id)) is not None and not answer.done():
+                    answer.set_result(codes)
+            case StepReport() | Phase():
+                self._on_report(message)
+            case Hello():
+                self._greet(message)
+            case Heartbeat():
+                pass  # its arrival is its meaning
+
+    def _greet(self, hello: Hello) -> None:
+        if hello.protocol != PROTOCOL:
+            raise wire.WireError(f"the engine speaks protocol {hello.protocol}, this server {PROTOCOL}")
+        self.hello = hello
+        self.started_once = True
+        self._on_hello(hello)
+        self.ready.set()
+        log.info("engine ready", extra={"engine": _described(hello)})
+
+    def _fail(self, row_id: int, fail: Fail) -> None:
+        error = _ERRORS[fail.kind]()
+        if fail.kind != "deadline":
+            log.error("row failed", extra={"row": row_id, "kind": fail.kind, "reason": fail.message})
+        if (row := self._rows.pop(row_id, None)) is not None:
+            row.deliver(error)
+        if (answer := self._voices.get(row_id)) is not None and not answer.done():
+            answer.set_exception(error)
+
+    def _disconnected(self) -> None:
+        self.hello = None
+        self.ready.clear()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        for row in self._rows.values():
+            row.deliver(_ERRORS["engine"]())
+        self._rows.clear()
+        for answer in self._voices.values():
+            if not answer.done():
+                answer.set_exception(_ERRORS["engine"]())
+
+
+_ERRORS: dict[str, Callable[[], ServerError]] = {
+    "deadline": lambda: DeadlinePassed("the deadline passed before there was audio", code="deadline_exceeded"),
+    "invalid": lambda: InvalidRequest("this text or voice cannot be spoken", code="unspeakable"),
+    "engine": lambda: EngineFailure("the speech engine failed", code="engine_failed"),
+}
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        try:
+            process.send_signal(number)
+        except ProcessLookupError:
+            pass  # it ended between the two lines
+
+
+def _described(hello: Hello) -> dict[str, object]:
+    wanted = ("rows", "max_steps", "device", "dtype", "digests", "rows_end", "throughput")
+    return {key: value for key, value in msgspec.structs.asdict(hello).items() if key in wanted}

@@ -1,0 +1,117 @@
+"""Listens, and ends well: SIGTERM drains, a second one ends at once. The only module that knows uvicorn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from chattts_server.api.middleware import Connection
+from chattts_server.app import create_app
+from chattts_server.config import Settings
+from chattts_server.engine.client import EngineCommand
+from chattts_server.synthesis import Synthesis
+
+KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that it is they who close
+# After SIGTERM a client may be just about to use its old connection: it is served once more and told to close.
+LINGER_SECONDS = 1.0
+log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, command: EngineCommand | None = None) -> int:
+    """Returns the exit code: 0 after a drain, 78 or 1 when there can be no engine."""
+    server = SpeechServer(settings, command)
+    server.run()
+    return server.exit_code
+
+
+class SpeechServer(uvicorn.Server):
+    def __init__(self, settings: Settings, command: EngineCommand | None = None) -> None:
+        self.exit_code = 0
+        self._settings = settings
+        self._signals = 0
+        self._drain_task: asyncio.Task[None] | None = None
+        self._app: FastAPI = create_app(settings, command, self.fail)
+        super().__init__(
+            uvicorn.Config(
+                self._app, host=settings.host, port=settings.port, loop="uvloop", http=SpeechProtocol, ws="none",
+                lifespan="on", log_config=None, access_log=False, server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=5, backlog=4096,
+            )
+        )  # fmt: skip
+
+    @property
+    def synthesis(self) -> Synthesis:
+        synthesis: Synthesis = self._app.state.synthesis
+        return synthesis
+
+    def fail(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        self.should_exit = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """uvicorn's own handler would close the listener at once; ours drains first."""
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        for number in numbers:
+            loop.add_signal_handler(number, self._on_signal, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            ports = [socket.getsockname()[1] for server in self.servers for socket in server.sockets]
+            log.info("listening", extra={"port": ports[0], "metrics_port": self._app.state.metrics_port})
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            log.warning("second signal: ending at once")
+            pid = self.synthesis.engine.pid
+            with contextlib.suppress(ProcessLookupError):
+                if pid is not None:
+                    os.kill(pid, signal.SIGKILL)
+            os._exit(128 + number)
+        self.synthesis.draining = True  # /readyz is false and new requests get 503 from here on
+        self._drain_task = asyncio.get_running_loop().create_task(self._drain(), name="drain")
+
+    async def _drain(self) -> None:
+        began = time.monotonic()
+        admission = self.synthesis.admission
+        log.info("draining", extra={"inflight": admission.inflight})
+        while True:
+            elapsed = time.monotonic() - began
+            if elapsed >= self._settings.drain_seconds:
+                log.warning("drain ended by its limit", extra={"inflight": admission.inflight})
+                break
+            if elapsed >= LINGER_SECONDS and not self.server_state.tasks and not admission.inflight:
+                break
+            await asyncio.sleep(0.05)
+        self.should_exit = True
+
+
+class SpeechProtocol(HttpToolsProtocol):
+    """Tells each request how old its connection is."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.connection = Connection(opened=time.monotonic())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.connection.requests += 1
+        self.scope["state"]["connection"] = self.connection

@@ -1,0 +1,273 @@
+"""The way of a request: normalise -> split -> tokens -> admit -> engine -> audio. Knows no HTTP and no torch.
+
+Everything that can be refused is refused before the first audio; metrics.observe() is called once at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from chattts_server import metrics as events
+from chattts_server.admission import Admission, Refusal, Throughput
+from chattts_server.engine.client import EngineClient, RowStream
+from chattts_server.engine.nouns import (
+    SAMPLE_RATE,
+    UNLIMITED_CREDIT,
+    Hello,
+    Limits,
+    Phase,
+    Sampling,
+    StepReport,
+    Voice,
+    samples_of,
+    steps_for,
+)
+from chattts_server.errors import (
+    DeadlinePassed,
+    EngineFailure,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    ServerError,
+)
+from chattts_server.metrics import Delivery, Metrics
+from chattts_server.text.normalizer import is_readable, normalize
+from chattts_server.text.splitter import predicted_seconds, split
+from chattts_server.text.tokens import PromptTokenizer
+from chattts_server.voices.store import seed_of, voice_of
+
+STREAM_WINDOW_SAMPLES = 4 * SAMPLE_RATE  # a reader that stalls holds at most this much of us
+# Trained rows end by themselves; this only stops one that does not.
+LIMIT_FACTOR, LIMIT_SECONDS = 3.0, 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What a client asked for, in range. Filled by api/."""
+
+    text: str
+    voice: str
+    sampling: Sampling
+    max_seconds: float | None
+    delivery: Delivery
+    arrived: float  # monotonic
+    deadline: float  # monotonic; to the first audio
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One row to be. Filled by Synthesis._pieces."""
+
+    token_ids: list[int]
+    seconds: float  # predicted
+    limits: Limits
+
+
+class Synthesis:
+    def __init__(
+        self,
+        engine: EngineClient,
+        tokenizer: PromptTokenizer,
+        admission: Admission,
+        metrics: Metrics,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.engine = engine
+        self.admission = admission
+        self.metrics = metrics
+        self.clock = clock
+        self.draining = False
+        self._tokenizer = tokenizer
+        self._jitter = jitter
+
+    async def speak(self, utterance: Utterance) -> Speech:
+        """Returns when the first audio is there; the caller must close the Speech. Raises the errors of errors.py."""
+        try:
+            hello = self._hello()
+            seed_of(utterance.voice)  # an unknown voice costs nothing further
+            pieces, dropped = self._pieces(utterance, hello)
+            ticket = self._admit(utterance, sum(piece.seconds for piece in pieces))
+        except InvalidRequest:
+            self.metrics.observe(events.Invalid())
+            raise
+        self.metrics.observe(events.Accepted(dropped))
+        speech = Speech(self, utterance, pieces, voice_of(utterance.voice, hello), ticket, dropped)
+        try:
+            await speech.begin()
+        except BaseException as error:
+            speech.close(error)
+            raise
+        return speech
+
+    def take_report(self, report: StepReport | Phase) -> None:
+        """For EngineClient.on_report: what the engine did teaches admission and the metrics."""
+        self.metrics.observe(report)
+        if isinstance(report, StepReport) and self.admission.throughput is not None:
+            self.admission.throughput.learn(report)
+
+    def greet(self, hello: Hello) -> None:
+        self.admission.throughput = Throughput(hello.rows, hello.throughput)
+        self.metrics.observe(events.EngineReady(hello.device, hello.dtype, hello.digests))
+
+    def refuse_invalid(self) -> None:
+        """For api/: a request that failed validation never comes here."""
+        self.metrics.observe(events.Invalid())
+
+    def release(self, ticket: int) -> None:
+        self.admission.leave(ticket)
+        self._report_load()
+
+    def _hello(self) -> Hello:
+        if self.draining:
+            self.metrics.observe(events.Refused("draining"))
+            raise NotReady("this server is shutting down", code="draining", retry_after=1)
+        hello = self.engine.hello
+        if hello is None:
+            self.metrics.observe(events.Refused("not_ready"))
+            raise NotReady("the speech engine is not ready", code="not_ready", retry_after=2)
+        return hello
+
+    def _pieces(self, utterance: Utterance, hello: Hello) -> tuple[list[Piece], int]:
+        spoken = normalize(utterance.text)
+        if not is_readable(spoken.text):
+            raise InvalidRequest("the text holds nothing that can be read", code="unreadable_text", param="input")
+        texts = split(spoken.text)
+        predicted = [predicted_seconds(text) for text in texts]
+        # A limit on the whole is shared among the pieces by their length.
+        scale = None if utterance.max_seconds is None else utterance.max_seconds / sum(predicted)
+        pieces: list[Piece] = []
+        for text, seconds in zip(texts, predicted, strict=True):
+            allowed = None if scale is None else seconds * scale
+            piece = Piece(self._tokenizer.prompt(text), *_cost_and_limits(seconds, allowed, hello))
+            if len(piece.token_ids) > hello.max_tokens:
+                raise InvalidRequest("a sentence of the text is too long", code="text_too_long", param="input")
+            pieces.append(piece)
+        return pieces, spoken.dropped
+
+    def _admit(self, utterance: Utterance, audio_seconds: float) -> int:
+        refusal = self.admission.refusal(self.clock(), utterance.deadline, self._jitter())
+        if refusal is not None:
+            self.metrics.observe(events.Refused(refusal.reason))
+            raise _overloaded(refusal)
+        ticket = self.admission.enter(audio_seconds)
+        self._report_load()
+        return ticket
+
+    def _report_load(self) -> None:
+        self.metrics.observe(events.Load(self.admission.inflight, self.admission.audio_seconds))
+
+
+class Speech:
+    """The audio of one admitted request: iterate once over float32 PCM, then close."""
+
+    def __init__(
+        self, owner: Synthesis, utterance: Utterance, pieces: list[Piece], voice: Voice, ticket: int, dropped: int
+    ) -> None:
+        self.dropped = dropped
+        self._owner = owner
+        self._utterance = utterance
+        self._pieces = pieces
+        self._voice = voice
+        self._ticket: int | None = ticket
+        self._rows: list[RowStream] = []
+        self._first = b""
+        self._first_at = 0.0
+        self._samples = 0
+
+    @property
+    def predicted_seconds(self) -> float:
+        return sum(piece.seconds for piece in self._pieces)
+
+    async def begin(self) -> None:
+        """Submits what may run now and waits for the first audio, until the deadline."""
+        streamed = self._utterance.delivery == "stream"
+        for _ in range(1 if streamed else len(self._pieces)):
+            self._submit_next()
+        wait = self._utterance.deadline - self._owner.clock()
+        try:
+            async with asyncio.timeout(max(0.0, wait)):
+                self._first = await anext(self._rows[0])
+        except TimeoutError:
+            raise DeadlinePassed("the deadline passed before there was audio", code="deadline_exceeded") from None
+        except StopAsyncIteration:
+            raise EngineFailure("the speech engine made no audio", code="engine_failed") from None
+        self._first_at = self._owner.clock()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._counted(self._first)
+        self._first = b""
+        index = 0
+        while index < len(self._rows):
+            if len(self._rows) < len(self._pieces) and len(self._rows) == index + 1:
+                self._submit_next()  # the next piece is made while this one is read
+            async for pcm in self._rows[index]:
+                yield self._counted(pcm)
+            index += 1
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Frees the place, cancels what still runs, and observes once. `error`: why it ended early."""
+        if self._ticket is None:
+            return
+        for row in self._rows:
+            row.close()
+        self._owner.release(self._ticket)
+        self._ticket = None
+        elapsed = self._owner.clock() - self._utterance.arrived
+        if error is None:
+            self._owner.metrics.observe(self._served())
+        elif isinstance(error, ServerError) and not isinstance(error, InvalidRequest):
+            delivery = self._utterance.delivery
+            self._owner.metrics.observe(events.Broken(delivery, elapsed, self.predicted_seconds))
+
+    def _served(self) -> events.Served:
+        finishes = [row.finish for row in self._rows if row.finish is not None]
+        ready_at = max(row.finished_at for row in self._rows)
+        starved = sum(row.starved_seconds for row in self._rows)  # a slow reader is not our latency
+        return events.Served(
+            delivery=self._utterance.delivery,
+            duration_seconds=max(0.0, ready_at - self._utterance.arrived - starved),
+            first_audio_seconds=self._first_at - self._utterance.arrived,
+            queued_seconds=finishes[0].queued_seconds,
+            audio_seconds=self._samples / SAMPLE_RATE,
+        )
+
+    def _submit_next(self) -> None:
+        piece = self._pieces[len(self._rows)]
+        streamed = self._utterance.delivery == "stream"
+        first = not self._rows
+        self._rows.append(
+            self._owner.engine.submit(
+                piece.token_ids, self._voice, self._utterance.sampling, piece.limits,
+                deadline=self._utterance.deadline if first else None,
+                credit=STREAM_WINDOW_SAMPLES if streamed else UNLIMITED_CREDIT, window=streamed,
+            )
+        )  # fmt: skip
+
+    def _counted(self, pcm: bytes) -> bytes:
+        self._samples += len(pcm) // 4
+        return pcm
+
+
+def _cost_and_limits(predicted: float, allowed: float | None, hello: Hello) -> tuple[float, Limits]:
+    """(predicted audio seconds, limits) of one row."""
+    if hello.rows_end:
+        longest = allowed if allowed is not None else predicted * LIMIT_FACTOR + LIMIT_SECONDS
+        cost = min(predicted, longest)
+    else:  # a random row goes on to its limit: that is its length
+        longest = cost = predicted if allowed is None else allowed
+    steps = min(hello.max_steps, steps_for(longest))
+    return min(cost, samples_of(steps) / SAMPLE_RATE), Limits(max_steps=steps)
+
+
+def _overloaded(refusal: Refusal) -> Overloaded:
+    why = "the queue is full" if refusal.reason == "queue_full" else "the deadline cannot be met"
+    return Overloaded(
+        f"{why}: the predicted wait is {refusal.predicted_wait:.1f} s",
+        code=refusal.reason,
+        retry_after=refusal.retry_after,
+    )

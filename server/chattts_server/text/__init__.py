@@ -1,0 +1,1 @@
+"""Text for reading aloud: pure functions, linear in the text's length."""

@@ -1,0 +1,1 @@
+"""Voices: names to speaker embeddings."""
