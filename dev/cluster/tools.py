@@ -61,8 +61,14 @@ TOOLS = (
         packages=(f"{OPERATOR_MODULE}/cmd/operator", f"{OPERATOR_MODULE}/cmd/prometheus-config-reloader"),
         copies=((OPERATOR_MODULE, "example/prometheus-operator-crd", "crds"),),
     ),
-    Tool("prometheus", ("prometheus",), 5, packages=("github.com/prometheus/prometheus/cmd/prometheus",)),
-    Tool("coredns", ("coredns",), 3, packages=("github.com/coredns/coredns",)),
+    Tool(
+        "prometheus",
+        ("prometheus", "promtool"),
+        5,
+        packages=tuple(f"github.com/prometheus/prometheus/cmd/{name}" for name in ("prometheus", "promtool")),
+    ),
+    # Its main package lies beside its go.mod.
+    Tool("coredns", ("coredns",), 1),
 )
 
 
