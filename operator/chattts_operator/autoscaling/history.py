@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Wanted replicas by time, oldest first. Lives in memory: a restart begins anew and so delays scale-in, only that."""
+    """Wanted replicas by time, oldest first. Lives in memory: a restart begins anew, which only delays scale-in."""
 
     entries: tuple[tuple[float, int], ...] = ()
 

@@ -1,0 +1,65 @@
+"""What the informers saw last, and which TTSService to wake for it. No kopf, no API, no decisions.
+
+Only the scaling tick reads it; a reconcile reads the API server. So a stale entry can delay, and nothing worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from . import api
+from .observe import Pod, pod_of
+
+
+@dataclass(slots=True)
+class Cache:
+    services: dict[api.Key, api.Body] = field(default_factory=dict)
+    deployments: dict[api.Key, api.Body] = field(default_factory=dict)
+    pods: dict[api.Key, dict[str, Pod]] = field(default_factory=dict)
+
+    def saw(self, kind: api.Kind, body: api.Body, deleted: bool) -> api.Key | None:
+        """The key to wake, or None if nothing changed that matters."""
+        key = api.key_of({**body, "kind": kind.kind})
+        if kind == api.POD:
+            return key if self._saw_pod(key, pod_of(body), deleted) else None
+        store = {api.TTS_SERVICE: self.services, api.DEPLOYMENT: self.deployments}.get(kind)
+        if store is not None:
+            if deleted:
+                store.pop(key, None)
+            else:
+                store[key] = _slim(body)
+        return key
+
+    def pods_of(self, key: api.Key) -> Iterable[Pod]:
+        return self.pods.get(key, {}).values()
+
+    def _saw_pod(self, key: api.Key, pod: Pod, deleted: bool) -> bool:
+        known = self.pods.setdefault(key, {})
+        before = known.get(pod.uid)
+        if deleted:
+            known.pop(pod.uid, None)
+            if not known:
+                del self.pods[key]
+            return before is not None
+        known[pod.uid] = pod
+        return before != pod
+
+    def keep_only(self, key: api.Key, uids: Iterable[str]) -> None:
+        """Pods that went while no watch was open: the list of a reconcile tells them."""
+        alive = set(uids)
+        known = self.pods.get(key, {})
+        for uid in [uid for uid in known if uid not in alive]:
+            del known[uid]
+        if not known:
+            self.pods.pop(key, None)
+
+    def forget(self, key: api.Key) -> None:
+        for store in (self.services, self.deployments, self.pods):
+            store.pop(key, None)
+
+
+def _slim(body: api.Body) -> api.Body:
+    """managedFields are half of an object and nobody reads them."""
+    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    return {**body, "metadata": metadata}

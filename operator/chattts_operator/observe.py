@@ -1,0 +1,116 @@
+"""Everything that is read for one TTSService, in one struct; missing is None. Decides nothing.
+
+Reads go to the API server itself, not to a cache: a stale cache can then neither shrink nor delete anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from . import api
+from .autoscaling.signals import Fleet
+
+REPORTS_AFTER_SECONDS = 60.0  # a pod that is Ready for this long must have been scraped
+
+
+class Reader(Protocol):
+    async def get(self, kind: api.Kind, namespace: str, name: str) -> api.Body | None: ...
+    async def list(self, kind: api.Kind, namespace: str | None, selector: str | None) -> list[api.Body]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """What we need of a pod; times are seconds since the epoch."""
+
+    name: str
+    uid: str
+    leaving: bool
+    scheduled_at: float | None
+    ready_at: float | None  # None: not Ready
+    unschedulable: str  # the scheduler's own words, or empty
+    unschedulable_since: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    service: api.Body  # the TTSService
+    children: Mapping[api.Kind, api.Body]  # those that exist
+    pods: tuple[Pod, ...]
+    served: frozenset[api.Kind]  # optional kinds that the API server knows
+
+    @property
+    def deployment(self) -> api.Body | None:
+        return self.children.get(api.DEPLOYMENT)
+
+
+async def observe(reader: Reader, key: api.Key, served: frozenset[api.Kind]) -> Observed | None:
+    """None: there is no such TTSService."""
+    service = await reader.get(api.TTS_SERVICE, *key)
+    if service is None:
+        return None
+    kinds = [kind for kind in api.CHILD_KINDS if kind not in api.OPTIONAL_KINDS or kind in served]
+    found = await asyncio.gather(*(reader.get(kind, *key) for kind in kinds))
+    pods = await reader.list(api.POD, key.namespace, f"{api.LABEL_SERVICE}={key.name}")
+    return Observed(
+        service=service,
+        children={kind: body for kind, body in zip(kinds, found, strict=True) if body is not None},
+        pods=tuple(pod_of(body) for body in pods),
+        served=served,
+    )
+
+
+def pod_of(body: api.Body) -> Pod:
+    metadata, status = body["metadata"], body.get("status") or {}
+    conditions = {item["type"]: item for item in status.get("conditions") or []}
+    scheduled, ready = conditions.get("PodScheduled", {}), conditions.get("Ready", {})
+    stuck = scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable"
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        leaving=bool(metadata.get("deletionTimestamp")) or status.get("phase") in ("Succeeded", "Failed"),
+        scheduled_at=_since(scheduled),
+        ready_at=_since(ready),
+        unschedulable=scheduled.get("message", "no node fits") if stuck else "",
+        unschedulable_since=scheduled.get("lastTransitionTime", "") if stuck else "",
+    )
+
+
+def _since(condition: Mapping[str, Any]) -> float | None:
+    if condition.get("status") != "True" or not condition.get("lastTransitionTime"):
+        return None
+    return datetime.fromisoformat(condition["lastTransitionTime"]).timestamp()
+
+
+def fleet_of(deployment: api.Body, pods: Iterable[Pod], now: float) -> Fleet:
+    """The pods as the policy sees them. Pods that leave are no pods."""
+    present = [pod for pod in pods if not pod.leaving]
+    ready = [(pod.ready_at, pod) for pod in present if pod.ready_at is not None]
+    newest = max(ready, key=lambda item: item[0], default=None)
+    cold_start = None
+    if newest is not None and newest[1].scheduled_at is not None:
+        cold_start = (newest[1].uid, newest[0] - newest[1].scheduled_at)
+    return Fleet(
+        committed=committed_of(deployment),
+        ready=len(ready),
+        ready_a_minute=sum(now - ready_at >= REPORTS_AFTER_SECONDS for ready_at, _ in ready),
+        unschedulable=sum(bool(pod.unschedulable) for pod in present),
+        last_ready_at=None if newest is None else newest[0],
+        rolling_out=is_rolling_out(deployment),
+        cold_start=cold_start,
+    )
+
+
+def committed_of(deployment: api.Body) -> int:
+    return int(deployment["spec"].get("replicas", 1))
+
+
+def is_rolling_out(deployment: api.Body) -> bool:
+    """Pods of an older template are still there, or the controller has not looked at the template yet."""
+    status, generation = deployment.get("status") or {}, deployment["metadata"].get("generation", 0)
+    if status.get("observedGeneration", 0) < generation:
+        return True
+    return int(status.get("updatedReplicas", 0)) < int(status.get("replicas", 0))

@@ -1,0 +1,108 @@
+"""One TTSService becomes what it says: spec, observe, plan, apply, prune, status. Level-triggered and idempotent.
+
+It is killed at any line and run again; a run that finds everything in place writes nothing. It knows neither where its
+wake-ups come from nor how the number of replicas was decided.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from . import api, events, status
+from .autoscaling.memory import SHOW_SECONDS, VOLATILE
+from .autoscaling.signals import Decision
+from .kube import KubeError
+from .observe import Observed, Reader, observe
+from .plan import Plan, plan
+from .spec import InvalidSpec, OperatorDefaults, TTSServiceSpec, parse
+
+LOG = logging.getLogger(__name__)
+
+CONFLICT_SECONDS = 30.0  # until a foreign child is looked at again
+
+
+class Writer(Reader, Protocol):
+    async def apply(self, kind: api.Kind, body: api.Body, force: bool) -> api.Body: ...
+    async def apply_status(self, body: api.Body) -> api.Body: ...
+    async def delete(self, kind: api.Kind, namespace: str, name: str, uid: str) -> None: ...
+    async def create(self, kind: api.Kind, body: api.Body) -> api.Body: ...
+
+
+@dataclass(slots=True)
+class Reconciler:
+    kube: Writer
+    defaults: OperatorDefaults
+    decision_of: Callable[[api.Key], Decision | None]
+    served: Callable[[], Awaitable[frozenset[api.Kind]]]
+    clock: Callable[[], float]  # wall time
+    _numbers_shown: dict[api.Key, float] = field(default_factory=dict)  # when p99 and QPS were last written
+
+    async def reconcile(self, key: api.Key) -> float | None:
+        """Returns after how many seconds it wants to run again, or None. KubeError: back off and try again."""
+        observed = await observe(self.kube, key, await self.served())
+        if observed is None or observed.service["metadata"].get("deletionTimestamp"):
+            self._numbers_shown.pop(key, None)  # the garbage collector takes the children
+            return None
+        decision = self.decision_of(key)
+        spec: TTSServiceSpec | None = None
+        try:
+            spec = parse(observed.service, self.defaults)
+            planned = plan(spec, observed, decision, self.defaults.server_image)
+        except InvalidSpec as error:
+            await self._write_status(spec, observed, status.Outcome(problems=error.problems))
+            return None
+        observed, failure = await self._apply(planned, observed)
+        outcome = status.Outcome(
+            desired=planned.replicas,
+            image=planned.image,
+            decision=decision,
+            conflicts=planned.conflicts,
+            failure=str(failure or ""),
+        )
+        await self._write_status(spec, observed, outcome)
+        for note in planned.notes:
+            await events.send(self.kube, observed.service, note, self.clock())
+        if failure is not None:
+            raise failure
+        return CONFLICT_SECONDS if planned.conflicts else None
+
+    async def _apply(self, planned: Plan, observed: Observed) -> tuple[Observed, KubeError | None]:
+        """Apply, then prune. The first refusal ends it and is told in status; what was written stands."""
+        children = dict(observed.children)
+        try:
+            for write in planned.writes:
+                LOG.info("apply %s %s: %s", write.kind.kind, api.key_of(write.intent), write.why)
+                children[write.kind] = await self.kube.apply(write.kind, write.intent, write.force)
+            for kind, body in planned.deletes:
+                LOG.info("delete %s %s: no longer wanted", kind.kind, api.key_of(body))
+                metadata = body["metadata"]
+                await self.kube.delete(kind, metadata["namespace"], metadata["name"], metadata["uid"])
+                del children[kind]
+        except KubeError as error:
+            return replace(observed, children=children), error
+        return replace(observed, children=children), None
+
+    async def _write_status(self, spec: TTSServiceSpec | None, observed: Observed, outcome: status.Outcome) -> None:
+        key, now = api.key_of(observed.service), self.clock()
+        old = observed.service.get("status") or {}
+        may_show = now - self._numbers_shown.get(key, 0.0) >= SHOW_SECONDS
+        if outcome.decision is not None and outcome.decision.desired != outcome.decision.committed:
+            may_show = True
+        new = status.build(spec, observed, replace(outcome, may_show_numbers=may_show), now)
+        if new == old:
+            return
+        if _numbers(new) != _numbers(old):
+            self._numbers_shown[key] = now
+        metadata = observed.service["metadata"]
+        fence = {name: metadata[name] for name in ("namespace", "name", "uid")}
+        await self.kube.apply_status(
+            {"apiVersion": api.API_VERSION, "kind": api.TTS_SERVICE.kind, "metadata": fence, "status": new}
+        )
+
+
+def _numbers(body: dict[str, Any]) -> list[Any]:
+    autoscaling = body.get("autoscaling") or {}
+    return [autoscaling.get(name) for name in VOLATILE]
