@@ -27,7 +27,7 @@ def registry(kinds: Iterable[api.Kind], seen: Seen, in_pod: bool) -> kopf.Operat
 
 def _watch(handlers: kopf.OperatorRegistry, kind: api.Kind, seen: Seen) -> None:
     @kopf.on.event(kind.group, kind.version, kind.plural, id=f"seen-{kind.plural}", registry=handlers)
-    def event(event: Any, **_: Any) -> None:
+    async def event(event: Any, **_: Any) -> None:  # async: kopf runs plain functions in threads
         seen(kind, dict(event["object"]), event["type"] == "DELETED")
 
 

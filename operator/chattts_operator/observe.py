@@ -5,7 +5,6 @@ Reads go to the API server itself, not to a cache: a stale cache can then neithe
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,11 +52,11 @@ async def observe(reader: Reader, key: api.Key, served: frozenset[api.Kind]) -> 
     if service is None:
         return None
     kinds = [kind for kind in api.CHILD_KINDS if kind not in api.OPTIONAL_KINDS or kind in served]
-    found = await asyncio.gather(*(reader.get(kind, *key) for kind in kinds))
+    found = [(kind, await reader.get(kind, *key)) for kind in kinds]
     pods = await reader.list(api.POD, key.namespace, f"{api.LABEL_SERVICE}={key.name}")
     return Observed(
         service=service,
-        children={kind: body for kind, body in zip(kinds, found, strict=True) if body is not None},
+        children={kind: body for kind, body in found if body is not None},
         pods=tuple(pod_of(body) for body in pods),
         served=served,
     )
