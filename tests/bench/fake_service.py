@@ -32,10 +32,13 @@ class FakeService:
     requests: list[dict[str, Any]] = field(default_factory=list)
     peers: set[tuple[str, int]] = field(default_factory=set)
     url: str = ""
+    _arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
     _free: asyncio.Semaphore | None = None
 
     async def speak(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(await request.json())
+        async with self._arrived:
+            self._arrived.notify_all()
         assert request.transport is not None
         self.peers.add(request.transport.get_extra_info("peername"))
         if self.fault is not None:
@@ -48,6 +51,11 @@ class FakeService:
             async with self._free:
                 await asyncio.sleep(self.delay)
         return web.Response(body=wav(0.05), content_type="audio/wav")
+
+    async def seen(self, number: int) -> None:
+        """Returns once so many requests have come."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: len(self.requests) >= number)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         """First piece at once, second after `delay`."""

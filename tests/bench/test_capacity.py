@@ -11,7 +11,7 @@ from bench.capacity import main, measure
 from bench.client import Client, Speech
 from tests.bench.fake_service import FakeService, serving
 
-STEP_SECONDS = 0.4
+STEP_SECONDS = 0.3
 
 
 async def capacity_of(service: FakeService, concurrencies: list[int]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -19,7 +19,7 @@ async def capacity_of(service: FakeService, concurrencies: list[int]) -> tuple[d
     async with serving(service):
         client = Client(service.url, Speech(), timeout_seconds=2)
         found = await measure(
-            client, ["a", "b"], concurrencies, step_seconds=STEP_SECONDS, warm_up_seconds=0.1, emit=lines.append
+            client, ["a", "b"], concurrencies, step_seconds=STEP_SECONDS, warm_up_seconds=0.05, emit=lines.append
         )
         await client.aclose()
     return found, lines

@@ -56,13 +56,14 @@ async def test_every_request_is_sent_when_it_is_due_and_counted_once() -> None:
     assert summary["client_lag_s"]["p50_s"] < 0.05
     assert summary["audio_seconds"] == pytest.approx(130 * 0.05)
     assert [line["t"] for line in lines] == pytest.approx([1.0], abs=0.2)
+    assert lines[0]["sent"] == lines[0]["ok"] + lines[0]["inflight"]
     assert {body["text"] for body in service.requests} <= set(BUILT_IN)
     assert all(body["max_seconds"] == 1 and "seed" not in body for body in service.requests)
 
 
 async def test_a_stall_of_the_server_shows_in_the_percentiles() -> None:
-    """No coordinated omission: half a second in which nothing is answered makes about half of the requests of
-    one second late, by up to that half second. The same run without the stall has none."""
+    """No coordinated omission: half a second in which nothing is answered makes all requests late that were due in
+    it, by up to that half second. The same run without the stall has none."""
     released = asyncio.Event()
 
     async def stall(service: FakeService, request: web.Request, number: int) -> None:
@@ -71,12 +72,12 @@ async def test_a_stall_of_the_server_shows_in_the_percentiles() -> None:
         if number >= 20:
             await released.wait()
 
-    calm, _ = await drive(FakeService(), slo_seconds=0.2)
-    stalled, _ = await drive(FakeService(fault=stall), slo_seconds=0.2)
+    calm, _ = await drive(FakeService(), seconds=0.7, slo_seconds=0.2)
+    stalled, _ = await drive(FakeService(fault=stall), seconds=0.7, slo_seconds=0.2)
     assert calm["late_share"] < 0.1
-    assert 0.2 < stalled["late_share"] < 0.45  # those due in the first 0.3 s of the stall
+    assert 0.3 < stalled["late_share"] < 0.6  # those due in the first 0.3 s of the stall, of 0.7 s
     assert stalled["latency_s"]["p99_s"] > 0.4 > calm["latency_s"]["p99_s"]
-    assert stalled["requests"] == calm["requests"] == 100  # the stall held nothing back
+    assert stalled["requests"] == calm["requests"] == 70  # the stall held nothing back
 
 
 async def test_a_stall_of_the_generator_itself_is_charged_to_the_latency() -> None:
@@ -88,14 +89,14 @@ async def test_a_stall_of_the_generator_itself_is_charged_to_the_latency() -> No
             while asyncio.get_running_loop().time() < end:  # service and generator share this loop
                 pass
 
-    summary, _ = await drive(FakeService(fault=block))
-    assert summary["requests"] == 100
+    summary, _ = await drive(FakeService(fault=block), seconds=0.8)
+    assert summary["requests"] == 80
     assert summary["client_lag_s"]["p99_s"] > 0.3
     assert summary["latency_s"]["p99_s"] > 0.3
 
 
 async def test_over_capacity_latency_grows_although_each_answer_takes_the_same() -> None:
-    under, _ = await drive(FakeService(delay=0.01, rows=4), seconds=0.5)
+    under, _ = await drive(FakeService(delay=0.01, rows=4), seconds=0.3)
     over, _ = await drive(FakeService(delay=0.1, rows=4), seconds=0.5)
     assert under["latency_s"]["p99_s"] < 0.4
     assert over["latency_s"]["p99_s"] > 0.6  # 40 a second served of 100: the last one waits about 0.75 s
@@ -110,13 +111,12 @@ async def test_refused_cut_and_failed_are_three_things() -> None:
             return await cut_in_the_middle(request)
         return web.Response(status=500) if number % 10 == 2 else None
 
-    summary, lines = await drive(FakeService(fault=mixed), seconds=1.2, rate=50)
-    assert (summary["ok"], summary["rejected_429"], summary["cut"], summary["failed"]) == (42, 6, 6, 6)
-    assert summary["errors"] == {"cut": 6, "status_500": 6}
-    assert summary["retry_after"] == {"seen": 6, "missing": 0, "obeyed": 0, "admitted": 0, "longest_s": 1.0}
+    summary, _ = await drive(FakeService(fault=mixed), seconds=0.6, rate=50)
+    assert (summary["ok"], summary["rejected_429"], summary["cut"], summary["failed"]) == (21, 3, 3, 3)
+    assert summary["errors"] == {"cut": 3, "status_500": 3}
+    assert summary["retry_after"] == {"seen": 3, "missing": 0, "obeyed": 0, "admitted": 0, "longest_s": 1.0}
     assert summary["scheduled_latency_s"]["p99_s"] is None
     assert summary["late_share"] == pytest.approx(0.3, abs=0.05)
-    assert lines[0]["sent"] >= lines[0]["ok"] + lines[0]["rejected_429"] + lines[0]["failed"] + lines[0]["cut"]
 
 
 async def test_an_obeyed_retry_after_waits_and_counts_from_the_intended_time() -> None:
@@ -137,7 +137,7 @@ async def test_what_is_over_the_bound_in_flight_is_a_failure_of_its_own() -> Non
 
 
 async def test_streams_report_their_first_audio() -> None:
-    summary, _ = await drive(FakeService(delay=0.3), rate=20, seconds=0.5, speech=Speech(stream=True))
+    summary, _ = await drive(FakeService(delay=0.3), rate=50, seconds=0.2, speech=Speech(stream=True))
     assert summary["ok"] == 10
     assert summary["first_audio_s"]["p50_s"] < 0.2 < summary["latency_s"]["p50_s"]
 
@@ -146,7 +146,7 @@ async def test_the_same_seed_sends_the_same_requests() -> None:
     bodies = []
     for seed in (1, 1, 2):
         service = FakeService()
-        await drive(service, rate=50, seconds=0.4, seed=seed, request_seeds=True)
+        await drive(service, rate=200, seconds=0.1, seed=seed, request_seeds=True)
         bodies.append([(body["text"], body["seed"]) for body in service.requests])
     assert bodies[0] == bodies[1] != bodies[2]
 
@@ -173,8 +173,7 @@ async def signalled(command: list[str], environment: dict[str, str], signals: in
             *command, "--url", service.url, "--rate", "20", "--seconds", "60", "--arrival", "constant",
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, env=environment,
         )  # fmt: skip
-        assert process.stdout is not None
-        await process.stdout.readline()  # the first second is over
+        await asyncio.wait_for(service.seen(5), 10)
         for _ in range(signals):
             process.send_signal(signal.SIGTERM)
             await asyncio.sleep(0.1)
@@ -191,7 +190,7 @@ async def test_sigterm_sends_no_more_and_finishes_what_is_under_way() -> None:
     summary = ended["summary"]
     assert summary["stopped_by"] == "signal"
     assert summary["inflight"] == summary["failed"] == summary["cut"] == 0
-    assert 15 <= summary["ok"] == summary["requests"] == ended["served"] <= 40
+    assert 5 <= summary["ok"] == summary["requests"] == ended["served"] <= 40
 
 
 async def test_a_second_sigterm_gives_up(tmp_path: Path) -> None:

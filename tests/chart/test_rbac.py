@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from chattts_operator import api
+from chattts_operator.main import LEASE_NAME
 from tests.chart.conftest import Helm, Object
 
 READ = ["get", "list", "watch"]
@@ -20,17 +22,22 @@ SERVICES = {
     ("monitoring.coreos.com", "podmonitors"): OWN,
     ("monitoring.coreos.com", "prometheusrules"): OWN,
     ("", "pods"): READ,
-    ("", "events"): ["create", "patch"],
+    ("", "events"): ["create"],
 }
-LEADER = {("coordination.k8s.io", "leases"): ["get", "create", "update", "patch", "delete"]}
+# (group, resource/name): only its own Lease, and `create` cannot be limited to a name
+LEADER = {
+    ("coordination.k8s.io", "leases"): ["create"],
+    ("coordination.k8s.io", f"leases/{LEASE_NAME}"): ["get", "update"],
+}
 
 
 def rights(role: Object) -> dict[tuple[str, str], list[str]]:
     return {
-        (group, resource): rule["verbs"]
+        (group, resource + name): rule["verbs"]
         for rule in role["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
+        for name in [f"/{name}" for name in rule.get("resourceNames", [])] or [""]
     }
 
 
@@ -47,6 +54,15 @@ def test_the_operator_may_do_exactly_this(default: list[Object]) -> None:
     assert {key: rights(role) for key, role in namespaced.items()} == {
         ("chattts-system", "chattts-chattts-operator-leader"): LEADER
     }
+
+
+def test_it_is_enough_for_every_kind_the_operator_handles() -> None:
+    """The list above and the operator's own constants."""
+    assert {kind: SERVICES.get((kind.group, kind.plural)) for kind in api.CHILD_KINDS} == dict.fromkeys(
+        api.CHILD_KINDS, OWN
+    )
+    handled = {(k.group, k.plural) for k in (*api.CHILD_KINDS, api.TTS_SERVICE, api.POD, api.EVENT)}
+    assert handled == {(group, plural) for group, plural in SERVICES if "/" not in plural}
 
 
 def test_with_namespaces_there_is_no_cluster_wide_right(helm: Helm) -> None:
