@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from dev.cluster import docker, images, recipes
+from dev.cluster import docker, images, locks, recipes
 from dev.cluster.cluster import Cluster, docker_works, engine_of
 from dev.cluster.errors import ClusterError
 from dev.cluster.packages import install_packages
@@ -109,6 +109,8 @@ def tools(_arguments: argparse.Namespace) -> None:
 
 def clean(_arguments: argparse.Namespace) -> None:
     cache = Cache.from_environment(os.environ)
+    if not all(locks.is_free(lock) for lock in cache.slots.glob("*.lock")):
+        raise ClusterError("a cluster of this or another checkout is up: take it down first")
     say(f"removing {cache.root}")
     shutil.rmtree(cache.root, ignore_errors=True)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dev.cluster import recipes
 from dev.cluster.components import PAUSE_IMAGE
+from dev.cluster.errors import CommandError
 from dev.cluster.paths import HERE, Cache
 from dev.cluster.progress import run, run_long, say, step
 from dev.cluster.recipes import BASE_IMAGE, Recipe
@@ -27,12 +28,20 @@ DEBIAN = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 
 
+CONTAINED = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+)
+"""In namespaces of its own, so that an interrupted build leaves neither a process nor a mount."""
+
+
 def build_ours(cache: Cache, environment: Mapping[str, str]) -> dict[str, str]:
     """Builds `server` and `operator` out of the working tree; returns target -> image."""
     if not environment.get("BASE_IMAGE"):
         build_base(cache)
-    for target in recipes.OURS:
-        build(cache, recipes.ours(target, environment, BASE_IMAGE), environment)
+    built = [build(cache, recipes.ours(target, environment, BASE_IMAGE), environment) for target in recipes.OURS]
+    if any(built):
+        prune(cache)
     return dict(recipes.OURS)
 
 
@@ -63,7 +72,7 @@ def build_base(cache: Cache) -> None:
         if exists(cache, BASE_IMAGE):
             return
         root = Path(folder, "root")
-        command = ["debootstrap", "--variant=minbase", f"--include={DEBIAN_PACKAGES}", DEBIAN, str(root)]
+        command = [*CONTAINED, "debootstrap", "--variant=minbase", f"--include={DEBIAN_PACKAGES}", DEBIAN, str(root)]
         run_long("base image: debootstrap", command, log=cache.logs / "base.log")
         shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
         shutil.rmtree(root / "var/lib/apt/lists", ignore_errors=True)
@@ -71,20 +80,30 @@ def build_base(cache: Cache) -> None:
         with step("base image: import"):
             run(["tar", "--numeric-owner", "--one-file-system", "-C", str(root), "-cf", str(context / "base.tar"), "."])
             dockerfile = HERE / "images/base.Dockerfile"
-            run([*buildah(cache), "build", "--file", str(dockerfile), "--tag", BASE_IMAGE, str(context)])
+            run([*CONTAINED, *buildah(cache), "build", "--file", str(dockerfile), "--tag", BASE_IMAGE, str(context)])
     record_seconds(cache, "image base", time.monotonic() - started)
 
 
-def build(cache: Cache, recipe: Recipe, environment: Mapping[str, str]) -> None:
-    """Builds the image unless the one in the storage was built from the same things."""
+def build(cache: Cache, recipe: Recipe, environment: Mapping[str, str]) -> bool:
+    """Builds the image unless the one in the storage was built from the same things; True if it built."""
     key = recipe.key()
     if exists(cache, recipe.image, key):
-        return
+        return False
     started = time.monotonic()
     name = recipe.image.rpartition("/")[2]
     with _locked(cache), tempfile.TemporaryDirectory(dir=_made(cache.contexts)) as folder:
         stage_context(recipe, Path(folder))
-        command = [*buildah(cache), "build", "--layers", "--network", "host", "--label", f"{KEY}={key}"]
+        command = [
+            *CONTAINED,
+            *buildah(cache),
+            "build",
+            "--force-rm",
+            "--layers",
+            "--network",
+            "host",
+            "--label",
+            f"{KEY}={key}",
+        ]
         # The build sees this machine's certificates; they are not part of the image.
         command += ["--volume", "/etc/ssl/certs:/etc/ssl/certs:ro"]
         command += ["--file", str(recipe.dockerfile), "--tag", recipe.image]
@@ -94,6 +113,7 @@ def build(cache: Cache, recipe: Recipe, environment: Mapping[str, str]) -> None:
         log = cache.logs / f"image-{name.partition(':')[0]}.log"
         run_long(f"building image {name}", [*command, folder], log=log, env=_environment(cache, environment))
     record_seconds(cache, f"image {name.partition(':')[0]}", time.monotonic() - started)
+    return True
 
 
 KEY = "chattts.dev/key"
@@ -108,6 +128,16 @@ def exists(cache: Cache, image: str, key: str | None = None) -> bool:
     if key is None:
         return True
     return run([*buildah(cache), "inspect", "--type", "image", "--format", KEY_FORMAT, image]).strip() == key
+
+
+def prune(cache: Cache) -> None:
+    """Removes what older builds have left, some of it large; layers that a tagged image stands on stay."""
+    with step("removing old layers"), _locked(cache):
+        for command in (("rm", "--all"), ("rmi", "--prune")):
+            try:
+                run([*buildah(cache), *command])
+            except CommandError as problem:  # what a killed build held on to; it costs disk, nothing else
+                say(f"some old layers stay: {problem.stderr.strip().splitlines()[-1]}")
 
 
 def push(cache: Cache, image: str, target: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -51,7 +53,15 @@ def run_long(
     say(f"{title} ... (output: {log})")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=env,
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             while process.poll() is None:
                 try:
@@ -61,8 +71,8 @@ def run_long(
                 if time.monotonic() - shown >= STILL_RUNNING_EVERY:
                     shown = time.monotonic()
                     say(f"{title} ... {shown - started:.0f} s")
-        except BaseException:
-            process.kill()
+        except BaseException:  # Ctrl-C above all: the command's children end with it
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
     seconds = time.monotonic() - started
