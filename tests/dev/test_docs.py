@@ -1,0 +1,35 @@
+"""Documents that are kept true: every file that they name exists, and the README's tree names every package file."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMED = re.compile(r"`((?:server|operator|charts|manifests|bench|dev|docs|tests)/[\w./-]+)`")
+LINKED = re.compile(r"\]\((?!http)([^)#]+)\)")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_every_file_that_a_page_names_exists(page: str) -> None:
+    text = (ROOT / page).read_text()
+    named = NAMED.findall(text)
+    linked = [str((ROOT / page).parent.joinpath(link).resolve().relative_to(ROOT)) for link in LINKED.findall(text)]
+    missing = [path for path in [*named, *linked] if not (ROOT / path).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("folder", ["server/chattts_server", "operator/chattts_operator"])
+def test_the_readmes_tree_has_a_line_for_every_file_of_the_packages(folder: str) -> None:
+    tree = (ROOT / "README.md").read_text().partition("## The tree")[2]
+    files = [path for path in (ROOT / folder).rglob("*.py") if path.name not in ("__init__.py", "__main__.py")]
+    assert files
+    absent = sorted(str(path.relative_to(ROOT)) for path in files if path.name not in tree)
+    assert absent == []
+
+
+def test_every_make_target_is_explained() -> None:
+    text = (ROOT / "Makefile").read_text()
+    declared = set(re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)[1].split())  # type: ignore[index]
+    explained = set(re.findall(r"^([a-z-]+):.*## ", text, re.MULTILINE))
+    assert declared == explained
