@@ -39,6 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--seed", type=int, default=0)
     make.add_argument("--end", choices=("never", "random"), default="never", help="may a row end before its limit?")
     make.set_defaults(run=_make_checkpoint)
+
+    fetch = commands.add_parser("fetch", help="download one pinned revision of the weights and check its digests")
+    fetch.add_argument("--repository", required=True, metavar="OWNER/NAME")
+    fetch.add_argument("--revision", required=True, metavar="COMMIT", help="40 hex digits")
+    fetch.add_argument("--to", required=True, type=Path, metavar="FOLDER")
+    fetch.add_argument("--endpoint", help="another hub, e.g. a mirror; default: HF_ENDPOINT or the public one")
+    fetch.set_defaults(run=_fetch)
     return parser
 
 
@@ -49,6 +56,20 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     logs.set_up(settings.log_format)
     return serve(settings)
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from chattts_server.fetch import FetchError, fetch
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    try:
+        fetch(arguments.repository, arguments.revision, arguments.to, arguments.endpoint, say)
+    except (FetchError, OSError) as error:
+        print(f"chattts-server: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _make_checkpoint(arguments: argparse.Namespace) -> int:

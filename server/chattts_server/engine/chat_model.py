@@ -1,37 +1,33 @@
 """ChatTTS's own modules behind four verbs: load, check, speak, encode. Knows neither sockets nor time nor text.
 
-The batch runs through ChatTTS's GPT.generate; what it cannot do per row (limits, cancels) is done by a filter that
-generate calls at each step. Sizes: B rows, S prompt tokens, T steps, H hidden width.
+Embed, Decoder and DVAE are ChatTTS's, Vocos and LlamaModel what ChatTTS uses; the loop is decode.py. Sizes: B rows,
+S prompt tokens, T steps, H hidden width.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from ChatTTS.model import DVAE, GPT, Embed
+from ChatTTS.model import DVAE, Embed
 from safetensors.torch import load_file
-from torch.nn.utils import parametrize
 from vocos import Vocos
 from vocos.pretrained import instantiate_class
 
 from chattts_server.engine.checkpoint import Checkpoint
-from chattts_server.engine.nouns import FinishReason, Sampling, Submit
-from chattts_server.engine.sampling import END_CODE, StepFilter
+from chattts_server.engine.decode import OnStep, Weights, decode
+from chattts_server.engine.nouns import FinishReason, Submit
+from chattts_server.engine.sampling import END_CODE
 from chattts_server.engine.sizes import chat_config
 
 SPEAKER_TOKEN = 21143  # [spk_emb]: its embedding is replaced by the speaker's
 MAX_STEPS = 2048
 MAX_TOKENS = 1024
 VOCODER_ROWS = 8  # rows per pass of Decoder and Vocos, so that a pass stays short
-
-OnStep = Callable[[int], frozenset[int]]  # steps made -> rows that are to stop now
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +45,16 @@ class ChatModel:
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         transformers.utils.logging.disable_progress_bar()
         self.config = chat_config(checkpoint.sizes)
-        self.rows_end = checkpoint.rows_end
         self.device = device
         self._assets = checkpoint.folder / "asset"
         self._embed = _load_embed(self.config, self._assets / "Embed.safetensors", device)
-        quiet = logging.getLogger("ChatTTS")
-        quiet.setLevel(logging.ERROR)  # "hit max_new_token" is how every limited row ends
-        self._gpt = GPT(asdict(self.config.gpt), self._embed, device=device, device_gpt=device, logger=quiet).eval()
-        self._gpt.load_pretrained(str(self._assets / "gpt"), "")
+        llama = transformers.LlamaModel.from_pretrained(self._assets / "gpt", dtype=torch.float32).to(device).eval()
+        self._weights = Weights(
+            llama=llama,
+            heads=torch.cat([head.weight.detach() for head in self._embed.head_code]),  # weight_norm folded
+            codes=torch.stack([code.weight.detach() for code in self._embed.emb_code]),
+            rows_end=checkpoint.rows_end,
+        )
         self._decoder = self._dvae("Decoder", asdict(self.config.decoder), self.config.decoder.idim)
         self._vocos = _load_vocos(self.config, self._assets / "Vocos.safetensors", device)
         self._voice_encoder: DVAE | None = None
@@ -88,16 +86,7 @@ class ChatModel:
         embeddings = self._embed(ids, text_mask)
         self._place_speakers(embeddings, ids, rows)
         limits = [row.limits for row in rows]
-        step_filter = StepFilter(rows[0].sampling, limits, self.rows_end, on_step)
-        with _noise(rows[0].sampling, self.device):
-            made = next(
-                self._gpt.generate(
-                    embeddings, ids, temperature=torch.ones(self.config.gpt.num_vq, device=self.device),
-                    eos_token=END_CODE, attention_mask=attention, return_hidden=True, show_tqdm=False,
-                    ensure_non_empty=False, max_new_token=max(limit.max_steps for limit in limits),
-                    logits_processors=(step_filter,),
-                )
-            )  # fmt: skip
+        made = decode(self._weights, embeddings, attention, rows[0].sampling, limits, on_step)
         steps = [hidden.shape[0] for hidden in made.hiddens]
         reasons: list[FinishReason] = [
             "limit" if count >= limit.max_steps else "end" for count, limit in zip(steps, limits, strict=True)
@@ -185,8 +174,6 @@ def _load_embed(config: Any, path: Any, device: torch.device) -> Embed:
     sizes = config.embed
     embed = Embed(sizes.hidden_size, sizes.num_audio_tokens, sizes.num_text_tokens, sizes.num_vq)
     embed.load_pretrained(str(path), device=device)
-    for head in embed.head_code:  # weight_norm would be computed anew at each step
-        parametrize.remove_parametrizations(head, "weight")
     return embed.eval()
 
 
@@ -196,15 +183,3 @@ def _load_vocos(config: Any, path: Any, device: torch.device) -> Vocos:
     vocos = Vocos(feature_extractor=extractor, backbone=backbone, head=head)
     vocos.load_state_dict(load_file(path))
     return vocos.to(device).eval()
-
-
-@contextlib.contextmanager
-def _noise(sampling: Sampling, device: torch.device) -> Iterator[None]:
-    """A seeded row runs alone (scheduler.agrees) on a stream of its own; the common stream goes on untouched."""
-    if sampling.seed is None:
-        yield
-        return
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(sampling.seed)
-        yield

@@ -26,7 +26,7 @@ from chattts_server.engine.nouns import (
 from chattts_server.engine.sizes import speaker_statistics
 from chattts_server.engine.threads import cpu_threads
 
-# More rows cost a small CPU model little and spread the fixed cost of a step (docs: figures of the thin engine).
+# A batch is answered as a whole: more rows give throughput and make the first of them wait for the last.
 ROWS_ON_CPU, ROWS_ON_GPU = 8, 32
 WARM_UP_SECONDS = 10.0  # a slow machine measures a shorter batch instead of staying away for longer
 _PROMPT = [21131, 21143, 21173, *range(300, 312), 21132]  # [Stts][spk_emb][speed_5] twelve characters [Ptts]
