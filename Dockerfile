@@ -17,16 +17,17 @@ RUN groupadd --gid 10001 chattts \
 # Builds our one wheel. The tools (uv, hatchling) live in a cache mount: no image ever holds them.
 FROM base AS wheel
 WORKDIR /src
-COPY dev/cluster/images/build.sh /opt/build/
-COPY pyproject.toml README.md LICENSE ./
-COPY operator operator
-COPY server server
-RUN --mount=type=cache,id=chattts-tools,target=/opt/tools sh /opt/build/build.sh wheel
+COPY . .
+RUN --mount=type=cache,id=chattts-tools,target=/opt/tools sh dev/cluster/images/build.sh wheel
 
 FROM base AS operator-dependencies
 COPY requirements/operator.txt dev/cluster/images/build.sh /opt/build/
 RUN --mount=type=cache,id=chattts-tools,target=/opt/tools --mount=type=cache,id=uv,target=/var/cache/uv \
     sh /opt/build/build.sh operator
+WORKDIR /tmp
+EXPOSE 8080 9090
+ENTRYPOINT ["python3", "-m", "chattts_operator"]
+CMD ["run"]
 
 FROM base AS server-dependencies
 # Another CUDA (or CPU) build of torch: the address of its wheel index. The locked build comes from the usual index.
@@ -34,20 +35,18 @@ ARG TORCH_INDEX_URL=
 COPY requirements/server.txt dev/cluster/images/build.sh /opt/build/
 RUN --mount=type=cache,id=chattts-tools,target=/opt/tools --mount=type=cache,id=uv,target=/var/cache/uv \
     sh /opt/build/build.sh server "${TORCH_INDEX_URL}"
+WORKDIR /tmp
+EXPOSE 8000 9090
+ENTRYPOINT ["python3", "-m", "chattts_server"]
+CMD ["serve"]
 
+# A change of our code builds `wheel` and the few steps below, nothing else.
 FROM operator-dependencies AS operator
 COPY --from=wheel /dist/ /opt/wheel/
 RUN --mount=type=cache,id=chattts-tools,target=/opt/tools sh /opt/build/build.sh code chattts_server
 USER 10001:10001
-WORKDIR /tmp
-ENTRYPOINT ["python3", "-m", "chattts_operator"]
-CMD ["run"]
 
 FROM server-dependencies AS server
 COPY --from=wheel /dist/ /opt/wheel/
 RUN --mount=type=cache,id=chattts-tools,target=/opt/tools sh /opt/build/build.sh code chattts_operator
 USER 10001:10001
-WORKDIR /tmp
-EXPOSE 8000 9090
-ENTRYPOINT ["python3", "-m", "chattts_server"]
-CMD ["serve"]

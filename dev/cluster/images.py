@@ -36,13 +36,15 @@ CONTAINED = (
 
 
 def build_ours(cache: Cache, environment: Mapping[str, str]) -> dict[str, str]:
-    """Builds `server` and `operator` out of the working tree; returns target -> image."""
+    """Builds `server` and `operator` out of the working tree; returns image -> key of what it is built from."""
     if not environment.get("BASE_IMAGE"):
         build_base(cache)
-    built = [build(cache, recipes.ours(target, environment, BASE_IMAGE), environment) for target in recipes.OURS]
+    wanted = [recipes.ours(target, environment, BASE_IMAGE) for target in recipes.OURS]
+    keys = {recipe.image: recipe.key() for recipe in wanted}
+    built = [build(cache, recipe, environment) for recipe in wanted]
     if any(built):
         prune(cache)
-    return dict(recipes.OURS)
+    return keys
 
 
 def build_pause(cache: Cache) -> None:

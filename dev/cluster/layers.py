@@ -55,9 +55,16 @@ class StoredImage:
         return digest(self.config)
 
 
-def hand_over(name: str, *, storage: Path, root: Path, root_inside: str, ctr: Ctr) -> None:
-    """`root` is containerd's root on the host; `root_inside` the same folder as containerd names it."""
+def hand_over(
+    name: str, *, storage: Path, root: Path, root_inside: str, ctr: Ctr, label: tuple[str, str] | None = None
+) -> None:
+    """`root` is containerd's root on the host; `root_inside` the same folder as containerd names it.
+
+    `label`: what the image must carry, or it is not the one that was meant.
+    """
     image = read_image(storage, name)
+    if label is not None and json.loads(image.config)["config"].get("Labels", {}).get(label[0]) != label[1]:
+        raise ClusterError(f"another checkout has built its own {name} in the meantime: run it again")
     if digest(manifest(image)) in ctr("images", "list", f"name=={name}"):
         return
     there = {line.split()[0] for line in ctr("snapshots", "list").splitlines()[1:]}

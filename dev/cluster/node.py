@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dev.cluster import cgroups, images, layers, locks
+from dev.cluster import cgroups, images, layers, locks, recipes
 from dev.cluster.components import CONTAINERD_ROOT, KEEP, PAUSE_IMAGE, SOCKET
 from dev.cluster.errors import ClusterError
 from dev.cluster.manifests import MonitoringImages
@@ -46,6 +46,7 @@ class LocalNode:
         self.kubectl_path = binary(cache, "kubernetes", "kubectl")
         self.helm_path = binary(cache, "helm", "helm")
         self._leash: int | None = None
+        self._keys: dict[str, str] = {}
 
     def up(self, *, keep: bool) -> None:
         """Starts the node unless it runs. Not `keep`: it ends with this process, however that ends."""
@@ -79,8 +80,10 @@ class LocalNode:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def build(self) -> dict[str, str]:
+        """All checkouts share the storage and its names; the key tells whose image it is."""
         install_packages()
-        return images.build_ours(self.cache, os.environ)
+        self._keys = images.build_ours(self.cache, os.environ)
+        return dict(recipes.OURS)
 
     def monitoring_images(self) -> MonitoringImages:
         """One image holds all three programs."""
@@ -93,7 +96,15 @@ class LocalNode:
         """Makes images of the cache's storage known to the node; only what it lacks is transferred."""
         root = Path(str(self._running()["containerd_root"]))
         for name in names:
-            layers.hand_over(name, storage=self.cache.storage, root=root, root_inside=CONTAINERD_ROOT, ctr=self._ctr)
+            label = (images.KEY, self._keys[name]) if name in self._keys else None
+            layers.hand_over(
+                name,
+                storage=self.cache.storage,
+                root=root,
+                root_inside=CONTAINERD_ROOT,
+                ctr=self._ctr,
+                label=label,
+            )
 
     def place(self, folder: Path) -> str:
         """The path under which a pod on the node sees this folder of the host."""
