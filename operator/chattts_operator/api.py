@@ -18,6 +18,8 @@ LABEL_SERVICE = "chattts.dev/service"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 ANNOTATION_INTENT = "chattts.dev/intent"  # hash of what we applied last; on the child itself, never in a pod template
 CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGER}"
+# What we set spec.replicas to, in the same write: tells our number from a hand's.
+ANNOTATION_REPLICAS = "chattts.dev/replicas"
 
 SERVER_USER = 10001
 HTTP_PORT = 8000

@@ -104,7 +104,9 @@ def fleet_of(deployment: api.Body, pods: Iterable[Pod], now: float) -> Fleet:
 
 
 def committed_of(deployment: api.Body) -> int:
-    return int(deployment["spec"].get("replicas", 1))
+    """The number that we wrote last. A hand's change of spec.replicas alone is drift and not a decision."""
+    ours = (deployment["metadata"].get("annotations") or {}).get(api.ANNOTATION_REPLICAS, "")
+    return int(ours) if ours.isdigit() else int(deployment["spec"].get("replicas", 1))
 
 
 def is_rolling_out(deployment: api.Body) -> bool:

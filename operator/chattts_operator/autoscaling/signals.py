@@ -27,7 +27,7 @@ class Metrics:
 class Fleet:
     """The pods as the cluster shows them. Filled by observe.py."""
 
-    committed: int  # Deployment.spec.replicas, live
+    committed: int  # the Deployment's replicas, live, as the operator wrote them
     ready: int = 0
     ready_a_minute: int = 0  # Ready long enough to have been scraped
     unschedulable: int = 0

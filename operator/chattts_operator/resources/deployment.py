@@ -33,7 +33,7 @@ def deployment(spec: TTSServiceSpec, replicas: int, image: str, scrape_annotatio
             },
         }
     }
-    return child(api.DEPLOYMENT, spec, content)
+    return child(api.DEPLOYMENT, spec, content, annotations={api.ANNOTATION_REPLICAS: str(replicas)})
 
 
 def _strategy(policy: str, replicas: int) -> dict[str, Any]:
