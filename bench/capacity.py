@@ -65,15 +65,20 @@ async def measure(
     for concurrency in concurrencies:
         steps.append(await _hold(client, texts, concurrency, step_seconds, warm_up_seconds))
         emit(steps[-1].as_json())
-        if len(steps) > 1 and steps[-1].rps < ENOUGH_GAIN * steps[-2].rps:
+        if steps[-1].rps == 0 or _full(steps):
             break
     best = max(steps, key=lambda step: step.rps)
     return {
         "rps": round(best.rps, 3),
         "concurrency": best.concurrency,
-        "saturated": len(steps) > 1 and steps[-1].rps < ENOUGH_GAIN * steps[-2].rps,
+        "saturated": _full(steps),
         "steps": [step.as_json() for step in steps],
     }
+
+
+def _full(steps: Sequence[Step]) -> bool:
+    """Whether the last step no longer brought more."""
+    return len(steps) > 1 and steps[-1].rps < ENOUGH_GAIN * steps[-2].rps
 
 
 async def _hold(client: Client, texts: Sequence[str], concurrency: int, seconds: float, warm_up_seconds: float) -> Step:
