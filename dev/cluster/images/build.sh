@@ -10,10 +10,10 @@ export PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK
 export UV_CACHE_DIR=/var/cache/uv UV_LINK_MODE=copy UV_PYTHON=/opt/venv/bin/python UV_NO_PROGRESS=1
 uv=/opt/tools/bin/uv
 # Kept between builds; made again when the base image's python is another one.
-$uv --version > /dev/null 2>&1 && /opt/tools/bin/hatchling --version > /dev/null 2>&1 || {
+if ! /opt/tools/bin/python -c 'import hatchling' 2> /dev/null || ! $uv --version > /dev/null; then
     python3 -m venv --clear /opt/tools
     /opt/tools/bin/pip install --quiet --no-cache-dir uv hatchling
-}
+fi
 site=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
 case $1 in
