@@ -79,7 +79,10 @@ def verify(checkpoint: Checkpoint, progress: Callable[[str], None] = lambda _: N
         expected = checkpoint.digests.get(digest_key(name))
         if expected is None:
             raise CheckpointError(f"{checkpoint.folder}: no digest is known for {name}")
-        found = sha256(checkpoint.folder / name)
+        try:
+            found = sha256(checkpoint.folder / name)
+        except OSError as error:
+            raise CheckpointError(f"{checkpoint.folder / name} cannot be read: {error.strerror}") from error
         if found != expected:
             raise CheckpointError(
                 f"{checkpoint.folder / name} has sha256 {found}, the {checkpoint.origin} digest is {expected}"

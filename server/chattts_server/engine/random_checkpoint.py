@@ -48,6 +48,8 @@ def make_checkpoint(
         _save(module, out / "asset" / f"{name}.safetensors")
         progress(name)
     write_digests(out)
+    for file in (path for path in out.rglob("*") if path.is_file()):
+        file.chmod(0o644)  # safetensors writes 0600; a pod reads the volume as another user
     progress("sha256_map.json")
 
 
