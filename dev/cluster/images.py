@@ -7,7 +7,6 @@ earlier one.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import tempfile
@@ -16,9 +15,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from dev.cluster import recipes
+from dev.cluster import layers, recipes
 from dev.cluster.components import PAUSE_IMAGE
-from dev.cluster.errors import CommandError
+from dev.cluster.errors import ClusterError, CommandError
 from dev.cluster.paths import HERE, Cache
 from dev.cluster.progress import run, run_long, say, step
 from dev.cluster.recipes import BASE_IMAGE, Recipe
@@ -119,17 +118,15 @@ def build(cache: Cache, recipe: Recipe, environment: Mapping[str, str]) -> bool:
 
 
 KEY = "chattts.dev/key"
-KEY_FORMAT = f'{{{{index .OCIv1.Config.Labels "{KEY}"}}}}'
 
 
 def exists(cache: Cache, image: str, key: str | None = None) -> bool:
-    """With a key: the image that was built from exactly that."""
-    listed = cache.storage / "overlay-images/images.json"
-    if not listed.exists() or not any(image in entry.get("names", []) for entry in json.loads(listed.read_text())):
+    """With a key: the image that was built from exactly that. Reads only: it does not wait for a running build."""
+    try:
+        stored = layers.read_image(cache.storage, image)
+    except ClusterError:
         return False
-    if key is None:
-        return True
-    return run([*buildah(cache), "inspect", "--type", "image", "--format", KEY_FORMAT, image]).strip() == key
+    return key is None or stored.labels.get(KEY) == key
 
 
 def prune(cache: Cache) -> None:

@@ -54,6 +54,11 @@ class StoredImage:
     def identity(self) -> str:
         return digest(self.config)
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """Those of the Dockerfile and the build command."""
+        return json.loads(self.config).get("config", {}).get("Labels") or {}
+
 
 def hand_over(
     name: str, *, storage: Path, root: Path, root_inside: str, ctr: Ctr, label: tuple[str, str] | None = None
@@ -63,7 +68,7 @@ def hand_over(
     `label`: what the image must carry, or it is not the one that was meant.
     """
     image = read_image(storage, name)
-    if label is not None and json.loads(image.config)["config"].get("Labels", {}).get(label[0]) != label[1]:
+    if label is not None and image.labels.get(label[0]) != label[1]:
         raise ClusterError(f"another checkout has built its own {name} in the meantime: run it again")
     if digest(manifest(image)) in ctr("images", "list", f"name=={name}"):
         return
