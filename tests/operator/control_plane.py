@@ -72,35 +72,70 @@ class ControlPlane:
         subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
         tokens = self.folder / "tokens.csv"
         tokens.write_text(f'{TOKEN},admin,admin,"system:masters"\n')
-        self._spawn(find_binary("etcd", "server"), "--data-dir", self.folder / "etcd", "--unsafe-no-fsync",
-                    "--listen-client-urls", etcd, "--advertise-client-urls", etcd,
-                    "--listen-peer-urls", f"http://127.0.0.1:{peer}", log="etcd")
-        self._spawn(find_binary("kube-apiserver"), f"--etcd-servers={etcd}", "--bind-address=127.0.0.1",
-                    f"--secure-port={self.port}", f"--cert-dir={self.folder / 'certs'}",
-                    "--advertise-address=127.0.0.1", f"--token-auth-file={tokens}", "--authorization-mode=RBAC",
-                    f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
-                    "--service-account-issuer=https://kubernetes.default.svc", "--service-cluster-ip-range=10.96.0.0/16",
-                    "--disable-admission-plugins=ServiceAccount", log="apiserver")
+        self._spawn(
+            find_binary("etcd", "server"),
+            "--data-dir",
+            self.folder / "etcd",
+            "--unsafe-no-fsync",
+            "--listen-client-urls",
+            etcd,
+            "--advertise-client-urls",
+            etcd,
+            "--listen-peer-urls",
+            f"http://127.0.0.1:{peer}",
+            log="etcd",
+        )
+        self._spawn(
+            find_binary("kube-apiserver"),
+            f"--etcd-servers={etcd}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={self.port}",
+            f"--cert-dir={self.folder / 'certs'}",
+            "--advertise-address=127.0.0.1",
+            f"--token-auth-file={tokens}",
+            "--authorization-mode=RBAC",
+            f"--service-account-key-file={key}",
+            f"--service-account-signing-key-file={key}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            "--service-cluster-ip-range=10.96.0.0/16",
+            "--disable-admission-plugins=ServiceAccount",
+            log="apiserver",
+        )
         self._write_kubeconfig()
         self._wait_ready()
         if self.controllers:
-            self._spawn(find_binary("kube-controller-manager"), f"--kubeconfig={self.kubeconfig}",
-                        f"--service-account-private-key-file={key}", "--leader-elect=false", "--secure-port=0",
-                        "--controllers=garbage-collector-controller,deployment-controller,replicaset-controller",
-                        log="controllers")
+            self._spawn(
+                find_binary("kube-controller-manager"),
+                f"--kubeconfig={self.kubeconfig}",
+                f"--service-account-private-key-file={key}",
+                "--leader-elect=false",
+                "--secure-port=0",
+                "--controllers=garbage-collector-controller,deployment-controller,replicaset-controller",
+                log="controllers",
+            )
 
     def _spawn(self, binary: Path, *arguments: object, log: str) -> None:
         with (self.folder / f"{log}.log").open("wb") as output:
             self._running.append(subprocess.Popen([str(binary), *map(str, arguments)], stdout=output, stderr=output))
 
     def _write_kubeconfig(self) -> None:
-        self.kubeconfig.write_text(yaml.safe_dump({
-            "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": f"https://127.0.0.1:{self.port}",
-                                                      "insecure-skip-tls-verify": True}}],
-            "users": [{"name": "test", "user": {"token": TOKEN}}],
-            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-        }))
+        self.kubeconfig.write_text(
+            yaml.safe_dump(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Config",
+                    "current-context": "test",
+                    "clusters": [
+                        {
+                            "name": "test",
+                            "cluster": {"server": f"https://127.0.0.1:{self.port}", "insecure-skip-tls-verify": True},
+                        }
+                    ],
+                    "users": [{"name": "test", "user": {"token": TOKEN}}],
+                    "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+                }
+            )
+        )
 
     def _wait_ready(self, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
@@ -117,12 +152,16 @@ class ControlPlane:
             time.sleep(0.1)
         raise TimeoutError(f"the API server is not ready after {seconds} s: see the logs in {self.folder}")
 
-    def request(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> tuple[int, Any]:
+    def request(
+        self, method: str, path: str, body: Any = None, content_type: str = "application/json"
+    ) -> tuple[int, Any]:
         """Status and decoded answer; never raises for an HTTP status."""
         request = urllib.request.Request(
-            f"https://127.0.0.1:{self.port}{path}", method=method,
+            f"https://127.0.0.1:{self.port}{path}",
+            method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": content_type})
+            headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": content_type},
+        )
         try:
             with urllib.request.urlopen(request, context=self._context, timeout=30) as answer:
                 status, data = answer.status, answer.read()

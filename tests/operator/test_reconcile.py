@@ -1,0 +1,541 @@
+"""A reconcile against an API server that behaves: what it writes, what it leaves alone, and nothing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from chattts_operator import api
+from chattts_operator.autoscaling.signals import Change, Decision, Metrics, State
+from chattts_operator.kube import KubeError
+from chattts_operator.reconcile import Reconciler
+from chattts_operator.spec import OperatorDefaults
+from tests.operator.fakes import Crash, FakeKube, pod, tts_service
+
+KEY = api.Key("default", "demo")
+IMAGE = "registry.example/server:1"
+MONITORING = (api.POD_MONITOR, api.PROMETHEUS_RULE)
+
+
+@dataclass
+class World:
+    kube: FakeKube = field(default_factory=lambda: FakeKube(*MONITORING))
+    defaults: OperatorDefaults = field(default_factory=lambda: OperatorDefaults(True, IMAGE, {"release": "prometheus"}))
+    decision: Decision | None = None
+    now: float = 1_800_000_000.0
+
+    def __post_init__(self) -> None:
+        self.start_operator()
+
+    def start_operator(self) -> None:
+        """A new process: nothing of the old one is remembered."""
+
+        async def served() -> frozenset[api.Kind]:
+            return self.kube.served
+
+        self.reconciler = Reconciler(self.kube, self.defaults, lambda key: self.decision, served, lambda: self.now)
+
+    def reconcile(self) -> float | None:
+        return asyncio.run(self.reconciler.reconcile(KEY))
+
+    def settle(self) -> None:
+        for _ in range(3):
+            self.reconcile()
+        self.kube.writes.clear()
+
+    def status(self) -> dict[str, Any]:
+        return self.kube.at(api.TTS_SERVICE, KEY)["status"]
+
+    def condition(self, name: str) -> dict[str, Any]:
+        return next(item for item in self.status()["conditions"] if item["type"] == name)
+
+    def edit_spec(self, **spec: Any) -> None:
+        self.kube.edit(api.TTS_SERVICE, KEY, lambda body: body["spec"].update(spec))
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.kube.put(api.TTS_SERVICE, tts_service())
+    return made
+
+
+def decided(before: int, after: int, reason: str = "SLOBreach", **numbers: Any) -> Decision:
+    change = Change(1_800_000_000.0, before, after, reason, "p99 2.1 s")
+    state = State(last_change=change, history=(change,), last_scale_time=change.time)
+    return Decision(before, after, reason, "p99 2.1 s", state, Metrics(**numbers))
+
+
+# --- what it makes ---
+
+
+def test_first_run_makes_all_children_and_the_whole_status(world: World) -> None:
+    assert world.reconcile() is None
+    for kind in api.CHILD_KINDS:
+        child = world.kube.at(kind, KEY)
+        assert child["metadata"]["ownerReferences"][0]["uid"] == "uid-demo"
+        assert child["metadata"]["labels"][api.LABEL_SERVICE] == "demo"
+    status = world.status()
+    assert [item["type"] for item in status["conditions"]] == list(api.CONDITION_TYPES)
+    assert (
+        status["selector"] == "app.kubernetes.io/name=chattts,app.kubernetes.io/instance=demo,chattts.dev/service=demo"
+    )
+    assert status["url"] == "http://demo.default.svc"
+    assert (status["desiredReplicas"], status["replicas"], status["image"]) == (1, 0, IMAGE)
+    assert status["observedGeneration"] == world.kube.at(api.TTS_SERVICE, KEY)["metadata"]["generation"]
+
+
+def test_second_run_writes_nothing(world: World) -> None:
+    world.edit_spec(
+        resources={"limits": {"cpu": "1000m", "memory": "1024Mi"}, "requests": {"cpu": "0.5"}},
+        server={"extraEnv": [{"name": "EMPTY"}]},
+    )
+    world.reconcile()
+    assert world.kube.writes
+    world.kube.writes.clear()
+    for restart in (False, True):
+        if restart:
+            world.start_operator()
+        world.now += 3600
+        for _ in range(10):
+            world.reconcile()
+    assert world.kube.writes == []
+
+
+def test_spec_and_metadata_of_the_user_are_never_written(world: World) -> None:
+    before = copy.deepcopy(world.kube.at(api.TTS_SERVICE, KEY))
+    world.settle()
+    after = world.kube.at(api.TTS_SERVICE, KEY)
+    assert after["spec"] == before["spec"]
+    assert {**after["metadata"], "resourceVersion": ""} == {**before["metadata"], "resourceVersion": ""}
+
+
+def test_without_monitoring_crds_pods_carry_scrape_annotations() -> None:
+    world = World(kube=FakeKube())
+    world.kube.put(api.TTS_SERVICE, tts_service())
+    world.reconcile()
+    template = world.kube.at(api.DEPLOYMENT, KEY)["spec"]["template"]["metadata"]
+    assert template["annotations"]["prometheus.io/port"] == "9090"
+    # Installed later, the CRDs must not restart a pod; and scraping twice would double every rate.
+    world.kube.served = frozenset(MONITORING)
+    world.settle()
+    assert world.kube.at(api.DEPLOYMENT, KEY)["spec"]["template"]["metadata"] == template
+    assert (api.POD_MONITOR, *KEY) not in world.kube.objects
+    assert (api.PROMETHEUS_RULE, *KEY) in world.kube.objects
+
+
+# --- drift ---
+
+
+def _scale_to_seven(body: api.Body) -> None:
+    body["spec"]["replicas"] = 7
+
+
+def _change_image(body: api.Body) -> None:
+    body["spec"]["template"]["spec"]["containers"][0]["image"] = "other"
+
+
+def _drop_toleration(body: api.Body) -> None:
+    body["spec"]["template"]["spec"]["tolerations"] = []
+
+
+def _drop_variable(body: api.Body) -> None:
+    body["spec"]["template"]["spec"]["containers"][0]["env"].pop(0)
+
+
+def _relabel(body: api.Body) -> None:
+    body["metadata"]["labels"]["app.kubernetes.io/part-of"] = "mine"
+
+
+@pytest.mark.parametrize("change", [_scale_to_seven, _change_image, _drop_toleration, _drop_variable, _relabel])
+@pytest.mark.parametrize("mode", ["None", "Operator"])
+def test_drift_is_repaired(world: World, change: Callable[[api.Body], None], mode: str) -> None:
+    world.edit_spec(autoscaling={"mode": mode})
+    world.settle()
+    before = world.kube.snapshot()
+    world.kube.edit(api.DEPLOYMENT, KEY, change)
+    assert world.kube.snapshot()[api.DEPLOYMENT, *KEY] != before[api.DEPLOYMENT, *KEY]
+    world.reconcile()
+    repaired, reference = (found[api.DEPLOYMENT, *KEY] for found in (world.kube.snapshot(), before))
+    for body in (repaired, reference):
+        body["metadata"].pop("generation")
+        variables = body["spec"]["template"]["spec"]["containers"][0]["env"]
+        variables.sort(key=lambda item: item["name"])
+    assert repaired == reference
+    assert ("apply", "Deployment", "demo") in world.kube.writes
+
+
+@pytest.mark.parametrize("kind", api.CHILD_KINDS, ids=lambda kind: kind.kind)
+def test_a_deleted_child_comes_back(world: World, kind: api.Kind) -> None:
+    world.settle()
+    world.kube.remove(kind, *KEY)
+    world.reconcile()
+    assert (kind, *KEY) in world.kube.objects
+    assert ("apply", kind.kind, "demo") in world.kube.writes
+
+
+def test_foreign_fields_survive(world: World) -> None:
+    world.settle()
+
+    def restart_and_inject(body: api.Body) -> None:
+        template = body["spec"]["template"]
+        template["metadata"].setdefault("annotations", {})["kubectl.kubernetes.io/restartedAt"] = "now"
+        template["spec"]["containers"][0]["env"].append({"name": "FOREIGN", "value": "1"})
+
+    world.kube.edit(api.DEPLOYMENT, KEY, restart_and_inject)
+    world.reconcile()
+    assert [write for write in world.kube.writes if write[1] == "Deployment"] == []
+    world.edit_spec(server={"maxBatchSize": 4})
+    world.reconcile()
+    template = world.kube.at(api.DEPLOYMENT, KEY)["spec"]["template"]
+    assert template["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] == "now"
+    assert {"name": "FOREIGN", "value": "1"} in template["spec"]["containers"][0]["env"]
+    assert {"name": "CHATTTS_MAX_BATCH_SIZE", "value": "4"} in template["spec"]["containers"][0]["env"]
+
+
+def test_what_the_spec_no_longer_says_goes(world: World) -> None:
+    world.edit_spec(scheduling={"nodeSelector": {"gpu": "l4"}}, server={"maxBatchSize": 4})
+    world.settle()
+    world.edit_spec(scheduling={}, server={})
+    world.reconcile()
+    pod_spec = world.kube.at(api.DEPLOYMENT, KEY)["spec"]["template"]["spec"]
+    assert "nodeSelector" not in pod_spec
+    assert "CHATTTS_MAX_BATCH_SIZE" not in [item["name"] for item in pod_spec["containers"][0]["env"]]
+
+
+def test_a_feature_switched_off_takes_its_child_along(world: World) -> None:
+    world.settle()
+    world.edit_spec(monitoring={"rules": "Disabled"})
+    world.reconcile()
+    assert ("delete", "PrometheusRule", "demo") in world.kube.writes
+    assert (api.PROMETHEUS_RULE, *KEY) not in world.kube.objects
+    assert (api.POD_MONITOR, *KEY) in world.kube.objects
+
+
+# --- what is not ours ---
+
+
+@pytest.mark.parametrize("kind", api.CHILD_KINDS, ids=lambda kind: kind.kind)
+def test_a_foreign_child_is_never_touched(world: World, kind: api.Kind) -> None:
+    foreign = {"metadata": {"namespace": "default", "name": "demo"}, "spec": {"replicas": 3}}
+    if kind == api.DEPLOYMENT:
+        foreign["spec"] |= {"selector": {}, "template": {"metadata": {}, "spec": {"containers": []}}}
+    before = copy.deepcopy(world.kube.put(kind, foreign))
+    assert world.reconcile() is not None
+    assert world.kube.at(kind, KEY) == before
+    assert [write for write in world.kube.writes if write[0] != "status"] == []
+    assert world.condition("Conflict")["status"] == "True"
+    assert kind.kind in world.condition("Conflict")["message"]
+    assert world.condition("Ready")["reason"] == "Conflict"
+    # The same without it: everything is made.
+    world.kube.remove(kind, *KEY)
+    world.reconcile()
+    assert world.condition("Conflict")["status"] == "False"
+    assert (kind, *KEY) in world.kube.objects
+
+
+def test_a_foreign_child_that_appears_between_read_and_write_is_not_taken_over(world: World) -> None:
+    foreign = {
+        "metadata": {"namespace": "default", "name": "demo"},
+        "spec": {"selector": {"app": "mine"}, "type": "NodePort"},
+    }
+
+    def appear() -> None:
+        world.kube.before_write = lambda: None
+        world.kube.put(api.SERVICE, foreign)
+
+    world.kube.before_write = appear
+    with pytest.raises(KubeError, match="conflict"):
+        world.reconcile()
+    assert world.kube.at(api.SERVICE, KEY)["spec"]["selector"] == {"app": "mine"}
+
+
+def test_a_child_made_anew_between_read_and_write_is_not_overwritten(world: World) -> None:
+    world.settle()
+    world.edit_spec(server={"maxBatchSize": 4})
+
+    def swap() -> None:
+        world.kube.before_write = lambda: None
+        body = copy.deepcopy(world.kube.at(api.DEPLOYMENT, KEY))
+        world.kube.remove(api.DEPLOYMENT, *KEY)
+        del body["metadata"]["uid"]
+        body["metadata"]["ownerReferences"] = []
+        world.kube.put(api.DEPLOYMENT, body)
+
+    world.kube.before_write = swap
+    with pytest.raises(KubeError) as caught:
+        world.reconcile()
+    assert caught.value.status == 422
+
+
+# --- spec that cannot be used ---
+
+
+def test_all_problems_at_once_and_children_left_alone(world: World) -> None:
+    world.settle()
+    children = {key: body for key, body in world.kube.snapshot().items() if key[0] != api.TTS_SERVICE}
+    world.edit_spec(
+        resources={"requests": {"cpu": "2"}, "limits": {"cpu": "1", "nvidia.com/gpu": 1}}, server={"maxBatchSize": 8}
+    )
+    assert world.reconcile() is None
+    ready = world.condition("Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "InvalidSpec")
+    assert "spec.resources.requests.cpu" in ready["message"]
+    assert "nvidia.com/gpu" in ready["message"]
+    assert {key: body for key, body in world.kube.snapshot().items() if key[0] != api.TTS_SERVICE} == children
+    world.kube.writes.clear()
+    world.reconcile()
+    assert world.kube.writes == []
+
+
+def test_no_image_anywhere_is_a_problem_of_the_spec(world: World) -> None:
+    world.defaults = OperatorDefaults(has_prometheus=True)
+    world.start_operator()
+    world.reconcile()
+    assert "spec.image" in world.condition("Ready")["message"]
+
+
+def test_paused_writes_only_status(world: World) -> None:
+    world.settle()
+    world.edit_spec(managementPolicy="Paused", server={"maxBatchSize": 8})
+    world.kube.edit(api.DEPLOYMENT, KEY, _scale_to_seven)
+    world.reconcile()
+    assert {write[0] for write in world.kube.writes} == {"status"}
+    assert world.condition("ScalingActive")["reason"] == "Paused"
+    world.edit_spec(managementPolicy="Managed")
+    world.reconcile()
+    assert world.kube.at(api.DEPLOYMENT, KEY)["spec"]["replicas"] == 1
+
+
+# --- image ---
+
+
+def test_the_default_image_is_fixed_at_first_sight(world: World) -> None:
+    world.settle()
+    template = copy.deepcopy(world.kube.at(api.DEPLOYMENT, KEY)["spec"]["template"])
+    world.defaults = replace(world.defaults, server_image="registry.example/server:2")
+    world.start_operator()
+    world.reconcile()
+    assert world.kube.writes == []
+    world.kube.edit(api.TTS_SERVICE, KEY, lambda body: body.pop("status"))
+    world.reconcile()
+    assert world.kube.at(api.DEPLOYMENT, KEY)["spec"]["template"] == template
+    assert world.status()["image"] == IMAGE
+
+
+def test_an_image_of_the_user_wins(world: World) -> None:
+    world.settle()
+    world.edit_spec(image={"repository": "mine", "digest": "sha256:" + "0" * 64})
+    world.reconcile()
+    container = world.kube.at(api.DEPLOYMENT, KEY)["spec"]["template"]["spec"]["containers"][0]
+    assert container["image"] == "mine@sha256:" + "0" * 64 == world.status()["image"]
+
+
+# --- replicas ---
+
+
+def test_a_decision_is_carried_out_and_told(world: World) -> None:
+    world.settle()
+    world.decision = decided(1, 3, p99=2.13, offered=28.4)
+    world.reconcile()
+    assert world.kube.at(api.DEPLOYMENT, KEY)["spec"]["replicas"] == 3
+    assert world.status()["desiredReplicas"] == 3
+    scaling = world.status()["autoscaling"]
+    assert (scaling["p99"], scaling["qps"], scaling["lastScaleTo"]) == ("2.1s", "28", 3)
+    assert scaling["history"][0]["message"] == "p99 2.1 s"
+    assert [event["message"] for event in world.kube.events] == ["1 -> 3 replicas: SLOBreach, p99 2.1 s"]
+
+
+def test_a_decision_on_another_number_is_void(world: World) -> None:
+    world.settle()
+    world.decision = decided(5, 2)
+    world.reconcile()
+    assert world.kube.at(api.DEPLOYMENT, KEY)["spec"]["replicas"] == 1
+
+
+def test_after_a_restart_the_live_number_counts(world: World) -> None:
+    world.settle()
+    world.decision = decided(1, 4)
+    world.reconcile()
+    world.decision = None
+    world.start_operator()
+    world.kube.edit(api.TTS_SERVICE, KEY, lambda body: body.pop("status"))
+    world.reconcile()
+    assert world.kube.at(api.DEPLOYMENT, KEY)["spec"]["replicas"] == 4
+    assert world.status()["desiredReplicas"] == 4
+
+
+def test_bounds_hold_without_a_decision(world: World) -> None:
+    world.settle()
+    world.edit_spec(autoscaling={"minReplicas": 2, "maxReplicas": 3})
+    world.reconcile()
+    assert world.kube.at(api.DEPLOYMENT, KEY)["spec"]["replicas"] == 2
+
+
+def test_without_prometheus_the_spec_decides() -> None:
+    world = World(defaults=OperatorDefaults(server_image=IMAGE))
+    world.kube.put(api.TTS_SERVICE, tts_service(replicas=3))
+    world.decision = decided(3, 8)
+    world.reconcile()
+    assert world.kube.at(api.DEPLOYMENT, KEY)["spec"]["replicas"] == 3
+    assert world.condition("ScalingActive")["reason"] == "NoPrometheus"
+
+
+def test_what_the_scaler_remembers_survives_a_restart_without_decision(world: World) -> None:
+    world.settle()
+    state = State(learned_qps=20.25, hold_until=1_800_000_500.0)
+    world.decision = Decision(1, 1, "WithinTarget", "", state, Metrics(p99=0.5, offered=3.0))
+    world.reconcile()
+    before = world.status()["autoscaling"]
+    assert before["learnedQpsPerReplica"] == "20.2"
+    world.decision = None
+    world.start_operator()
+    world.reconcile()
+    assert world.status()["autoscaling"] == before
+
+
+# --- status ---
+
+
+def test_numbers_are_written_once_a_minute(world: World) -> None:
+    world.settle()
+
+    def show(p99: float) -> str:
+        world.decision = Decision(1, 1, "WithinTarget", "", State(), Metrics(p99=p99, offered=5.0))
+        world.reconcile()
+        return str(world.status()["autoscaling"].get("p99"))
+
+    assert show(0.812) == "0.81s"
+    world.now += 30
+    assert show(0.5) == "0.81s"
+    world.now += 31
+    assert show(0.5) == "0.5s"
+    world.kube.writes.clear()
+    world.now += 61
+    assert show(0.501) == "0.5s"
+    assert world.kube.writes == []
+
+
+def test_transition_times_move_only_with_the_status(world: World) -> None:
+    world.settle()
+    first = world.condition("Ready")
+    world.now += 100
+    world.kube.edit(api.DEPLOYMENT, KEY, lambda body: body.update(status={"replicas": 1}))
+    world.kube.put(api.POD, pod("a", unschedulable="0/1 nodes are available: 1 Insufficient nvidia.com/gpu."))
+    world.reconcile()
+    ready, capacity = world.condition("Ready"), world.condition("CapacityAvailable")
+    assert (first["reason"], ready["reason"]) == ("Starting", "Unschedulable")
+    assert ready["lastTransitionTime"] == first["lastTransitionTime"]
+    assert capacity["status"] == "False"
+    assert "0/1 nodes are available: 1 Insufficient nvidia.com/gpu." in capacity["message"]
+    assert capacity["lastTransitionTime"] > first["lastTransitionTime"]
+    assert world.status()["reason"] == "Unschedulable"
+
+
+def test_ready_when_a_pod_is(world: World) -> None:
+    world.settle()
+    generation = world.kube.at(api.DEPLOYMENT, KEY)["metadata"]["generation"]
+    live = {"observedGeneration": generation, "replicas": 1, "readyReplicas": 1, "updatedReplicas": 1}
+    world.kube.edit(api.DEPLOYMENT, KEY, lambda body: body.update(status=live))
+    world.reconcile()
+    assert world.condition("Ready")["status"] == "True"
+    assert world.condition("Progressing")["reason"] == "Complete"
+    assert world.status()["readyReplicas"] == 1
+
+
+# --- errors and crashes ---
+
+
+def test_a_refusal_is_told_and_tried_again(world: World) -> None:
+    world.kube.refuse = lambda verb, kind: (
+        KubeError(403, "exceeded quota") if (verb, kind) == ("apply", api.DEPLOYMENT) else None
+    )
+    with pytest.raises(KubeError, match="quota"):
+        world.reconcile()
+    assert world.condition("Progressing")["reason"] == "ApplyFailed"
+    assert "quota" in world.condition("Ready")["message"]
+    assert world.status()["selector"]
+    world.kube.refuse = lambda verb, kind: None
+    world.reconcile()
+    assert world.condition("Progressing")["reason"] != "ApplyFailed"
+
+
+def test_a_lost_event_does_not_fail_a_reconcile(world: World) -> None:
+    world.settle()
+    world.kube.refuse = lambda verb, kind: KubeError(403, "no events") if verb == "create" else None
+    world.decision = decided(1, 2)
+    world.reconcile()
+    assert world.kube.at(api.DEPLOYMENT, KEY)["spec"]["replicas"] == 2
+
+
+def test_killed_between_any_two_writes_it_converges() -> None:
+    def life(crash_at: int | None, after: bool) -> tuple[World, int]:
+        world = World()
+        world.kube.put(api.TTS_SERVICE, tts_service())
+        world.kube.crash_at, world.kube.crash_after_effect = crash_at, after
+        steps: list[Callable[[], None]] = [
+            lambda: None,
+            lambda: setattr(world, "decision", decided(1, 3, p99=2.0, offered=28.0)),
+            lambda: world.edit_spec(monitoring={"rules": "Disabled"}, server={"maxBatchSize": 4}),
+        ]
+        for step in steps:
+            step()
+            try:
+                world.reconcile()
+            except Crash:
+                world.kube.crash_at = None
+                world.start_operator()
+            for _ in range(3):
+                world.now += 61
+                world.reconcile()
+        return world, len(world.kube.writes)
+
+    reference, count = life(None, False)
+    assert count >= 9
+    for crash_at in range(count):
+        for after in (False, True):
+            world, _ = life(crash_at, after)
+            assert world.kube.snapshot().keys() == reference.kube.snapshot().keys(), (crash_at, after)
+            for key, body in world.kube.snapshot().items():
+                body["metadata"].pop("generation")
+                expected = reference.kube.snapshot()[key]
+                expected["metadata"].pop("generation")
+                assert body == expected, (crash_at, after)
+
+
+# --- deletion ---
+
+
+def test_deletion_needs_nobody(world: World) -> None:
+    world.settle()
+    assert "finalizers" not in world.kube.at(api.TTS_SERVICE, KEY)["metadata"]
+    world.kube.remove(api.TTS_SERVICE, *KEY)
+    world.kube.collect_garbage()
+    assert world.kube.snapshot() == {}
+    world.reconcile()
+    assert world.kube.writes == []
+
+
+def test_nothing_is_made_for_a_service_that_is_being_deleted(world: World) -> None:
+    world.settle()
+    world.kube.edit(api.TTS_SERVICE, KEY, lambda body: body["metadata"].update(deletionTimestamp="now"))
+    world.kube.remove(api.DEPLOYMENT, *KEY)
+    world.reconcile()
+    assert world.kube.writes == []
+
+
+def test_made_anew_under_its_old_name(world: World) -> None:
+    """The children of the old one are not ours: they wait for the garbage collector, then ours are made."""
+    world.settle()
+    world.kube.remove(api.TTS_SERVICE, *KEY)
+    world.kube.put(api.TTS_SERVICE, tts_service(uid="uid-new"))
+    assert world.reconcile() is not None
+    assert [write for write in world.kube.writes if write[0] != "status"] == []
+    world.kube.collect_garbage()
+    world.reconcile()
+    assert world.kube.at(api.DEPLOYMENT, KEY)["metadata"]["ownerReferences"][0]["uid"] == "uid-new"
