@@ -1,0 +1,485 @@
+"""The scaling decision: one table of situations and the properties that hold in all of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chattts_operator import api
+from chattts_operator.autoscaling import memory
+from chattts_operator.autoscaling.history import Window
+from chattts_operator.autoscaling.policy import decide
+from chattts_operator.autoscaling.signals import Decision, Fleet, Metrics, Signals, State
+from chattts_operator.spec import Autoscaling, OperatorDefaults, parse
+from tests.operator.fakes import tts_service
+
+NOW = 1_800_000_000.0
+TICK = 15.0
+
+
+def policy(**autoscaling: Any) -> Autoscaling:
+    body = tts_service(autoscaling={"mode": "Operator", **autoscaling})
+    return parse(body, OperatorDefaults(has_prometheus=True)).autoscaling
+
+
+def metrics(offered: float = 10.0, **values: Any) -> Metrics:
+    """A service in its target; what a test is about is given."""
+    usual = {
+        "offered_5m": offered,
+        "completed": offered,
+        "refused": 0.0,
+        "p99": 0.5,
+        "bad_ratio": 0.0,
+        "breach": False,
+        "inflight": 3.0,
+        "age": 5.0,
+        "reporting": 100,
+    }
+    return Metrics(offered=offered, **(usual | values))
+
+
+def fleet(committed: int, **values: Any) -> Fleet:
+    """All pods Ready for ten minutes."""
+    usual = {"ready": committed, "ready_a_minute": committed, "last_ready_at": NOW - 600}
+    return Fleet(committed, **(usual | values))
+
+
+def full_window(wanted: int = 1, seconds: float = 600) -> Window:
+    window = Window()
+    for index in range(int(seconds / TICK), 0, -1):
+        window = window.add(NOW - index * TICK, wanted, seconds)
+    return window
+
+
+BREACH: dict[str, Any] = {"breach": True, "p99": 2.0, "bad_ratio": 0.5}
+CALM_STATE = State(window=full_window())
+
+
+def one(
+    spec: Autoscaling | None = None,
+    seen: Metrics | None = None,
+    pods: Fleet | None = None,
+    state: State | None = None,
+    now: float = NOW,
+) -> Decision:
+    signals = Signals(seen or metrics(), pods or fleet(1))
+    return decide(spec or policy(), signals, state or State(), now)
+
+
+# --- the table ---
+
+
+def test_breach_is_one_step_and_learns_the_capacity() -> None:
+    decision = one(seen=metrics(28.0, completed=20.0, **BREACH))
+    assert (decision.desired, decision.reason) == (2, "SLOBreach")
+    assert "p99 2 s (target 1.2 s)" in decision.message
+    assert decision.state.learned_qps == 20.0
+    assert decision.state.hold_until == NOW + 75
+    assert (decision.state.history[0].before, decision.state.history[0].after) == (1, 2)
+    assert one(seen=metrics(28.0, completed=20.0)).desired == 1  # the same without the breach
+
+
+@pytest.mark.parametrize(
+    ("pods", "why"),
+    [
+        (fleet(2, ready=1), "a pod is on its way"),
+        (fleet(2, last_ready_at=NOW - 74), "the newest pod has not settled"),
+        (fleet(2, ready=1, unschedulable=1), "a pod cannot be placed"),
+        (fleet(2, rolling_out=True), "a rollout is on"),
+    ],
+)
+def test_no_step_twice_for_one_cause(pods: Fleet, why: str) -> None:
+    assert one(seen=metrics(28.0, **BREACH), pods=pods).desired == 2, why
+    assert one(seen=metrics(28.0, **BREACH), pods=fleet(2)).desired > 2
+
+
+def test_settled_to_the_second() -> None:
+    assert one(seen=metrics(28.0, **BREACH), pods=fleet(2, last_ready_at=NOW - 75)).desired == 3
+
+
+def test_hold_after_a_step() -> None:
+    held = State(hold_until=NOW + 1)
+    assert one(seen=metrics(28.0, **BREACH), state=held).desired == 1
+    assert one(seen=metrics(28.0, **BREACH), state=held, now=NOW + 1).desired == 2
+
+
+@pytest.mark.parametrize(
+    ("p99", "ready", "after"), [(1.21, 4, 5), (1.5, 4, 5), (2.4, 4, 6), (60.0, 4, 6), (None, 4, 5)]
+)
+def test_the_step_grows_with_the_excess(p99: float | None, ready: int, after: int) -> None:
+    assert one(seen=metrics(100.0, breach=True, p99=p99), pods=fleet(ready)).desired == after
+
+
+def test_a_step_that_did_not_help_doubles_the_hold() -> None:
+    spec, state, now, committed = policy(maxReplicas=100), State(), NOW, 1
+    holds = []
+    for _ in range(7):  # slow computing that is no load: p99 and completions stand still
+        decision = one(
+            spec, metrics(2.0, breach=True, p99=4.0, completed=2.0), fleet(committed, last_ready_at=0.0), state, now
+        )
+        holds.append(decision.state.hold_until - now)
+        assert decision.desired > committed
+        state, committed = replace(decision.state, learned_qps=None), decision.desired
+        now = decision.state.hold_until
+    assert holds == [75, 150, 300, 600, 1200, 1200, 1200]
+    assert state.ineffective_steps == 4
+
+
+def test_no_back_off_while_requests_are_refused() -> None:
+    """A bounded queue pins p99: no single step lowers it, and waiting would stick at too few replicas."""
+    state, now, committed = State(), NOW, 1
+    for _ in range(5):
+        seen = metrics(100.0, breach=True, p99=3.0, completed=8.0 * committed, refused=100.0 - 8 * committed)
+        decision = one(policy(maxReplicas=100), seen, fleet(committed, last_ready_at=0.0), state, now)
+        assert decision.state.hold_until - now == 75
+        state, committed, now = decision.state, decision.desired, decision.state.hold_until
+    assert committed > 5
+
+
+def test_feed_forward_is_at_once_and_looks_a_cold_start_ahead() -> None:
+    spec = policy(targets={"qpsPerReplica": "5.5"})
+    assert one(spec, metrics(11.0), fleet(1)).desired == 2
+    assert one(spec, metrics(11.1), fleet(1)).desired == 3
+    growing = metrics(11.0, offered_5m=5.0)  # + 6 rps in 120 s: 0.05 per second, 90 s ahead
+    assert one(spec, growing, fleet(1)).desired == math.ceil((11 + 0.05 * 90) / 5.5)
+    cold = State(cold_start_seconds=300.0)
+    assert one(spec, growing, fleet(1), cold).desired == math.ceil(1.5 * 11 / 5.5)  # never more than 1.5 times
+    falling = metrics(11.0, offered_5m=50.0)
+    assert one(spec, falling, fleet(1)).desired == 2
+
+
+def test_concurrency_counts_where_it_asks_for_more() -> None:
+    spec = policy(targets={"concurrencyPerReplica": 8})
+    assert one(spec, metrics(inflight=20.0)).desired == 3
+
+
+def test_growth_is_bounded_at_once() -> None:
+    spec = policy(targets={"qpsPerReplica": "1"}, maxReplicas=100)
+    assert one(spec, metrics(90.0), fleet(1)).desired == 5
+    decision = one(spec, metrics(90.0), fleet(10))
+    assert (decision.desired, decision.limited) == (20, "StepLimit")
+    assert one(policy(targets={"qpsPerReplica": "1"}), metrics(90.0), fleet(6)).limited == "AtMaxReplicas"
+
+
+def test_at_the_maximum_it_says_so() -> None:
+    decision = one(seen=metrics(100.0, **BREACH), pods=fleet(8))
+    assert (decision.desired, decision.reason, decision.limited) == (8, "AtMaxReplicas", "AtMaxReplicas")
+
+
+def test_pods_that_cannot_be_placed_stop_growth() -> None:
+    spec = policy(targets={"qpsPerReplica": "1"})
+    decision = one(spec, metrics(8.0), fleet(3, ready=2, unschedulable=1))
+    assert (decision.desired, decision.reason, decision.limited) == (3, "Unschedulable", "Unschedulable")
+    assert one(spec, metrics(8.0), fleet(3)).desired == 7
+
+
+def test_scale_in_one_step_per_period() -> None:
+    spec = policy(targets={"qpsPerReplica": "5"})
+    decision = one(spec, metrics(5.0), fleet(8), CALM_STATE)
+    assert (decision.desired, decision.reason) == (6, "ScaleIn")
+    after = fleet(6)
+    assert one(spec, metrics(5.0), after, decision.state, NOW + 59).desired == 6
+    assert one(spec, metrics(5.0), after, decision.state, NOW + 60).desired == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"state": State(window=full_window(seconds=299))}, "ScaleDownStabilized"),
+        ({"state": State(window=full_window(wanted=4))}, "ScaleDownStabilized"),
+        ({"pods": fleet(4, rolling_out=True)}, "RolloutInProgress"),
+        ({"seen": metrics(5.0, p99=0.97)}, "LatencyNotCalm"),
+        ({"seen": metrics(5.0, p99=None)}, "LatencyNotCalm"),
+        ({"seen": metrics(5.0, breach=None)}, "LatencyNotCalm"),
+        ({"seen": metrics(5.0, age=61.0)}, "MetricsMissing"),
+        ({"seen": metrics(5.0, reporting=3)}, "MetricsMissing"),
+        ({"seen": Metrics()}, "MetricsMissing"),
+    ],
+)
+def test_what_forbids_scale_in(change: dict[str, Any], reason: str) -> None:
+    usual: dict[str, Any] = {
+        "spec": policy(targets={"qpsPerReplica": "10"}),
+        "seen": metrics(5.0),
+        "pods": fleet(4),
+        "state": CALM_STATE,
+    }
+    assert one(**usual).desired == 3  # the same without
+    decision = one(**(usual | change))
+    assert (decision.desired, decision.reason) == (4, reason)
+
+
+def test_the_remaining_pods_must_carry_the_load() -> None:
+    learned = replace(CALM_STATE, learned_qps=20.0)
+    assert one(seen=metrics(13.4), pods=fleet(2), state=learned).desired == 1
+    decision = one(seen=metrics(13.6), pods=fleet(2), state=learned)
+    assert (decision.desired, decision.reason) == (2, "LoadNeedsReplicas")
+    own = policy(targets={"qpsPerReplica": "20"})
+    assert one(own, metrics(17.9), fleet(2), CALM_STATE).desired == 1
+    assert one(own, metrics(18.1), fleet(2), CALM_STATE).desired == 2
+    unknown = one(seen=metrics(10.0, p99=0.4), pods=fleet(2), state=CALM_STATE)  # 0.4 s at two is at most 0.8 s at one
+    assert unknown.desired == 1
+    assert one(seen=metrics(10.0, p99=0.6), pods=fleet(2), state=CALM_STATE).desired == 2
+
+
+def test_without_traffic_latency_is_unknown_and_no_obstacle() -> None:
+    idle = metrics(0.0, p99=math.nan, completed=0.0)
+    assert one(seen=idle, pods=fleet(2), state=CALM_STATE).desired == 1
+
+
+def test_missing_metrics_hold_and_then_fall_back_if_told() -> None:
+    spec = policy(fallback={"afterSeconds": 60, "replicas": 3})
+    state = CALM_STATE
+    for second in range(0, 60, 15):
+        decision = one(spec, Metrics(), fleet(2), state, NOW + second)
+        assert (decision.desired, decision.reason) == (2, "MetricsMissing")
+        state = decision.state
+    decision = one(spec, Metrics(), fleet(2), state, NOW + 60)
+    assert (decision.desired, decision.reason) == (3, "Fallback")
+    assert one(spec, Metrics(), fleet(4), state, NOW + 60).desired == 4  # never down
+    assert one(policy(), Metrics(), fleet(2), state, NOW + 3600).desired == 2  # nothing named: hold
+    # Back again, the old evidence does not count.
+    assert one(spec, metrics(0.0), fleet(4), state, NOW + 75).reason == "ScaleDownStabilized"
+
+
+def test_no_pod_ready_is_no_failure_of_prometheus() -> None:
+    spec = policy(fallback={"afterSeconds": 60, "replicas": 3})
+    state = State(missing_since=NOW - 3600)
+    assert one(spec, Metrics(), fleet(1, ready=0), state).reason == "WaitingForPods"
+    stuck = one(spec, Metrics(), fleet(1, ready=0, unschedulable=1), state)
+    assert (stuck.desired, stuck.reason) == (1, "Unschedulable")
+
+
+def test_hold_of_the_user() -> None:
+    until = datetime.fromtimestamp(NOW + 10, UTC).isoformat()
+    spec = policy(hold={"until": until, "by": "Li: load test"})
+    held = one(spec, metrics(50.0, **BREACH))
+    assert (held.desired, held.reason) == (1, "Held")
+    assert "Li: load test" in held.message
+    assert one(spec, metrics(50.0, **BREACH), now=NOW + 11).desired == 2
+
+
+def test_bounds_of_the_user_hold_even_without_metrics() -> None:
+    spec = policy(minReplicas=2, maxReplicas=4)
+    assert one(spec, Metrics(), fleet(1)).desired == 2
+    assert one(spec, Metrics(), fleet(9)).desired == 4
+
+
+def test_cold_start_is_learned_once_per_pod() -> None:
+    state = State()
+    for pod, seconds in (("a", 100.0), ("a", 100.0), ("b", 200.0)):
+        state = one(pods=fleet(1, cold_start=(pod, seconds)), state=state).state
+    assert state.cold_start_seconds == pytest.approx(130.0)
+
+
+def test_a_change_that_is_not_carried_out_is_told_once() -> None:
+    """The API server is away: the same step is decided again and again."""
+    spec, state = policy(targets={"qpsPerReplica": "5"}), State()
+    for tick in range(40):
+        state = one(spec, metrics(10.0), fleet(1), state, NOW + tick * TICK).state
+    assert len(state.history) == 1
+
+
+def test_history_keeps_ten() -> None:
+    spec, state, committed = policy(targets={"qpsPerReplica": "1"}, maxReplicas=100), State(), 1
+    for tick in range(1, 14):
+        decision = one(spec, metrics(5.0 * tick), fleet(committed), state, NOW + tick * TICK)
+        state, committed = decision.state, decision.desired
+    assert len(state.history) == 10
+    assert state.history[0].after == committed
+
+
+# --- longer stories ---
+
+
+def run(
+    spec: Autoscaling,
+    load: list[float],
+    before: float | None = None,
+    capacity: float = 20.0,
+    restart_at: int = -1,
+) -> list[int]:
+    """Replicas by tick. Pods are Ready at the next tick; p99 and refusals follow the load per pod."""
+    state, committed, desired = State(), 1, []
+    breached, past = 0, [load[0] if before is None else before] * 19
+    for tick, offered in enumerate(load):
+        now = NOW + tick * TICK
+        if tick == restart_at:  # what survives is what status says
+            state = memory.state_of(memory.status_of(Decision(committed, committed, "", "", state)))
+        share = offered / (capacity * committed)
+        late = share > 1
+        breached = breached + 1 if late else 0
+        seen = metrics(
+            offered,
+            offered_5m=sum((past + load)[tick : tick + 20]) / 20,
+            completed=min(offered, capacity * committed),
+            p99=3.0 if late else 0.3 + 0.6 * share,
+            breach=breached >= 9,
+            refused=max(0.0, offered - capacity * committed),
+        )
+        decision = decide(spec, Signals(seen, fleet(committed, last_ready_at=now - 600)), state, now)
+        state, committed = decision.state, decision.desired
+        desired.append(committed)
+    return desired
+
+
+@pytest.mark.parametrize("share", [0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+@pytest.mark.parametrize("targets", [{}, {"qpsPerReplica": "20"}])
+def test_constant_load_below_target_changes_nothing(share: float, targets: dict[str, str]) -> None:
+    assert set(run(policy(targets=targets), [share * 20] * 240)) == {1}
+
+
+@pytest.mark.parametrize("times", [1.3, 5.0])
+def test_overload_without_targets_settles(times: float) -> None:
+    story = run(policy(), [times * 20] * 960)
+    assert story[60:] == [story[60]] * 900
+    assert story[-1] * 20 >= times * 20
+
+
+def test_the_demo_out_and_in_again() -> None:
+    story = run(policy(), [28.0] * 60 + [0.0] * 40, before=0.0)
+    assert story[:8] == [1] * 8
+    assert story[8] == 2
+    assert max(story) <= 3
+    assert story[-1] == 1
+
+
+@pytest.mark.parametrize("restart_at", range(0, 100, 3))
+def test_a_restart_only_delays_scale_in(restart_at: int) -> None:
+    load = [28.0] * 60 + [0.0] * 60
+    plain, restarted = run(policy(), load), run(policy(), load, restart_at=restart_at)
+    assert restarted[:60] == plain[:60]
+    assert all(one >= other for one, other in zip(restarted, plain, strict=True))
+    assert restarted[-1] == plain[-1] == 1
+
+
+# --- properties ---
+
+numbers = st.one_of(st.none(), st.floats(allow_nan=True, allow_infinity=True), st.floats(min_value=0, max_value=1000))
+any_metrics = st.builds(
+    Metrics,
+    offered=numbers,
+    offered_5m=numbers,
+    completed=numbers,
+    refused=numbers,
+    p99=numbers,
+    bad_ratio=numbers,
+    breach=st.sampled_from([None, False, True]),
+    inflight=numbers,
+    age=numbers,
+    reporting=st.one_of(st.none(), st.integers(0, 40)),
+)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> Fleet:
+    committed = draw(st.integers(0, 40))
+    ready = draw(st.integers(0, committed))
+    return Fleet(
+        committed,
+        ready=ready,
+        ready_a_minute=draw(st.integers(0, ready)),
+        unschedulable=draw(st.integers(0, committed - ready)),
+        last_ready_at=draw(st.one_of(st.none(), st.floats(NOW - 1000, NOW))),
+        rolling_out=draw(st.booleans()),
+    )
+
+
+states = st.builds(
+    State,
+    learned_qps=st.one_of(st.none(), st.floats(0.1, 100)),
+    cold_start_seconds=st.one_of(st.none(), st.floats(0, 1000)),
+    hold_until=st.sampled_from([0.0, NOW - 1, NOW + 1]),
+    ineffective_steps=st.integers(0, 4),
+    p99_at_last_step=st.one_of(st.none(), st.floats(0, 10)),
+    floor=st.integers(0, 40),
+    floor_time=st.sampled_from([0.0, NOW - 10]),
+    last_scale_time=st.sampled_from([0.0, NOW - 10]),
+    window=st.builds(full_window, st.integers(0, 10), st.sampled_from([60.0, 600.0])),
+    missing_since=st.sampled_from([None, NOW - 1000]),
+)
+specs = st.builds(
+    policy,
+    minReplicas=st.integers(1, 4),
+    maxReplicas=st.integers(4, 30),
+    targets=st.sampled_from([{}, {"qpsPerReplica": "5.5"}, {"qpsPerReplica": "0.1", "concurrencyPerReplica": 2}]),
+    fallback=st.sampled_from([{}, {"replicas": 3}]),
+)
+many = settings(max_examples=300, deadline=None)
+
+
+@many
+@given(specs, any_metrics, fleets(), states)
+def test_always_within_bounds_and_with_a_reason(spec: Autoscaling, seen: Metrics, pods: Fleet, state: State) -> None:
+    decision = one(spec, seen, pods, state)
+    assert spec.min_replicas <= decision.desired <= spec.max_replicas
+    assert decision.reason
+    assert decision.message or decision.reason == "WithinTarget"
+    memory.status_of(decision)  # can be written
+
+
+@many
+@given(specs, any_metrics, fleets(), states)
+def test_never_down_on_what_is_not_known(spec: Autoscaling, seen: Metrics, pods: Fleet, state: State) -> None:
+    def known(value: float | None) -> bool:
+        return value is not None and math.isfinite(value) and value >= 0
+
+    blind = not (known(seen.offered) and known(seen.age) and seen.reporting is not None)
+    stale = known(seen.age) and (seen.age or 0) > 60
+    partial = seen.reporting is not None and seen.reporting < 0.8 * pods.ready_a_minute
+    if blind or stale or partial or pods.rolling_out or pods.ready == 0:
+        assert one(spec, seen, pods, state).desired >= spec.clamp(pods.committed)
+
+
+@many
+@given(specs, any_metrics, fleets(), states)
+def test_no_slo_step_on_the_way(spec: Autoscaling, seen: Metrics, pods: Fleet, state: State) -> None:
+    fresh = pods.last_ready_at is not None and NOW - pods.last_ready_at < spec.settle_seconds
+    if pods.pending or fresh or state.hold_until > NOW:
+        assert one(spec, seen, pods, state).reason != "SLOBreach"
+
+
+@many
+@given(specs, any_metrics, fleets(), states)
+def test_unschedulable_pods_bound_growth(spec: Autoscaling, seen: Metrics, pods: Fleet, state: State) -> None:
+    if pods.unschedulable:
+        assert one(spec, seen, pods, state).desired <= spec.clamp(pods.committed) + 1
+
+
+@many
+@given(specs, fleets(), states, st.floats(0, 500), st.floats(0, 500), st.booleans())
+def test_more_load_never_fewer_replicas(
+    spec: Autoscaling, pods: Fleet, state: State, load: float, more: float, breach: bool
+) -> None:
+    low = metrics(load, breach=breach, offered_5m=0.0)
+    high = metrics(load + more, breach=breach, offered_5m=0.0)
+    assert one(spec, high, pods, state).desired >= one(spec, low, pods, state).desired
+
+
+@many
+@given(specs, any_metrics, fleets(), states)
+def test_what_status_keeps_decides_the_same_or_later(
+    spec: Autoscaling, seen: Metrics, pods: Fleet, state: State
+) -> None:
+    """Through status and back, as after a restart: up as before, and down only later."""
+    kept = memory.state_of(memory.status_of(Decision(1, 1, "", "", state)))
+    before, after = one(spec, seen, pods, state), one(spec, seen, pods, kept)
+    if before.reason not in ("Fallback", "QPS"):  # digits are cut and waiting begins anew
+        assert after.desired >= before.desired or after.desired >= spec.clamp(pods.committed)
+
+
+def test_status_of_a_state_reads_back() -> None:
+    decision = one(seen=metrics(28.0, completed=20.0, refused=7.0, **BREACH), pods=fleet(1, cold_start=("p", 40.2)))
+    kept = memory.state_of(memory.status_of(decision))
+    state = decision.state
+    assert kept.learned_qps == state.learned_qps
+    assert kept.history == state.history
+    assert kept.last_change == state.last_change
+    assert (kept.hold_until, kept.floor, kept.last_scale_time) == (state.hold_until, state.floor, state.last_scale_time)
+    assert kept.refused_at_last_step == 0.25
+    assert api.MODE_OPERATOR == "Operator"
