@@ -27,6 +27,7 @@ def keep(state: Path) -> None:
     keys = state / "pki"
     context = ssl.create_default_context(cafile=str(keys / "ca.crt"))
     context.load_cert_chain(keys / "admin.crt", keys / "admin.key")
+    last = ""
     while True:
         try:
             wanted = int((state / "gpus").read_text())
@@ -35,7 +36,9 @@ def keep(state: Path) -> None:
                 call(context, "PATCH", "/status", patch)
                 print(f"node has {wanted} {GPU}", flush=True)
         except (urllib.error.URLError, OSError, ValueError) as problem:  # not up yet, or a restart: look again
-            print(f"looking again: {problem}", flush=True)
+            if str(problem) != last:
+                last = str(problem)
+                print(f"looking again: {last}", flush=True)
         time.sleep(LOOK_EVERY)
 
 
