@@ -123,7 +123,7 @@ def first_pod_started(api: KubeApi) -> float:
 
 
 def breach_and_recover(
-    cluster: Cluster, api: KubeApi, view: View, watcher: Watcher
+    cluster: Cluster, api: KubeApi, view: View, watcher: Watcher, steady_seconds: float = STEADY_SECONDS
 ) -> tuple[Moments, list[dict[str, Any]], float]:
     """One pod's capacity, 1.4 times that, the rule's 2 minutes, the second pod, calm, and back to one pod."""
     image = cluster.images["operator"]
@@ -131,6 +131,8 @@ def breach_and_recover(
         measured = Load(cluster, install.NAMESPACE, "capacity", "bench.capacity", CAPACITY, image).wait(180)
         capacity = round(float(measured["rps"]), 2)
         view.say(f"   {capacity} requests/s of 1 s audio each")
+    with view.phase("rest, until the measurement itself is no longer in the 1 minute window"):
+        _wait(watcher, view, "no breach before the load", lambda s: s.p99 is None, 120)
     moments = Moments(time.time(), None, None, None, None, None, None)
     load = Load(
         cluster,
@@ -154,7 +156,7 @@ def breach_and_recover(
     with view.phase(f"p99 back under {SLO_SECONDS} s at unchanged load"):
         calm = _wait(watcher, view, "p99 under the SLO", lambda s: s.p99 is not None and s.p99 <= SLO_SECONDS, 240)
         moments = replace(moments, steady_from=calm.at)
-        _watch(view, STEADY_SECONDS)
+        _watch(view, steady_seconds)
         moments = replace(moments, load_stopped=time.time())
         loads = [load.stop()]
     with view.phase("the load ends; a trickle goes on through the scale-in"):

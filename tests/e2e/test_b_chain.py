@@ -20,7 +20,7 @@ OPERATORS = "app.kubernetes.io/name=chattts-operator"
 
 @pytest.fixture
 def demo(cluster: Cluster, services: Any) -> None:
-    services.create("demo")
+    services.create("demo", scaleDown={"stabilizationSeconds": 45, "periodSeconds": 15, "maxPercent": 25})
     cluster.kubectl("-n", install.NAMESPACE, "wait", "tts/demo", "--for=condition=Ready", "--timeout=240s")
 
 
@@ -44,7 +44,7 @@ def test_the_whole_chain_with_the_operator_restarted_mid_way(
     restart = threading.Thread(target=restart_operator_in_the_breach, args=(cluster, watcher, restarted))
     restart.start()
     try:
-        moments, loads, capacity = breach_and_recover(cluster, api, view, watcher)
+        moments, loads, capacity = breach_and_recover(cluster, api, view, watcher, steady_seconds=10)
     finally:
         watcher.stop()
         restart.join(timeout=1)
