@@ -18,7 +18,7 @@ class CurrentContext:
     def __init__(self, environment: Mapping[str, str]) -> None:
         default = Path(environment.get("HOME", str(Path.home()))) / ".kube" / "config"
         self.kubeconfig = Path(environment.get("KUBECONFIG", "").split(os.pathsep)[0] or default)
-        self.kubectl_path, self.helm_path = docker.program("kubectl"), docker.program("helm")
+        self.kubectl_path, self.helm_path = docker.programs("kubectl", "helm")
         self._registry = environment.get("REGISTRY", "").rstrip("/")
 
     def up(self, *, keep: bool) -> None:  # noqa: ARG002

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dev.cluster import recipes
+from dev.cluster.engine import missing_programs
 from dev.cluster.errors import ClusterError
 from dev.cluster.paths import REPOSITORY, Cache
 from dev.cluster.progress import run_long
@@ -32,11 +33,10 @@ def push(cache: Cache, image: str, target: str) -> None:
     run_long(f"pushing {target}", ["docker", "push", target], log=cache.logs / "push.log")
 
 
-def program(name: str) -> Path:
-    """A program that kind or the user's cluster needs."""
-    found = shutil.which(name)
-    if found is None:
-        raise ClusterError(
-            f"`{name}` is not on PATH: install it first (needed where Docker or your own cluster is used)"
-        )
-    return Path(found)
+def programs(*names: str) -> list[Path]:
+    """Programs that kind or the user's cluster needs; here they are not built."""
+    there = {name: shutil.which(name) for name in names}
+    problem = missing_programs(there)
+    if problem:
+        raise ClusterError(problem)
+    return [Path(path) for path in there.values() if path]

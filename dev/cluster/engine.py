@@ -10,6 +10,7 @@ from dev.cluster.errors import ClusterError
 from dev.cluster.manifests import MonitoringImages
 
 Kind = Literal["node", "kind", "context"]
+KINDS: dict[str, Kind] = {"node": "node", "kind": "kind", "context": "context"}
 
 
 class Engine(Protocol):
@@ -50,10 +51,10 @@ class Engine(Protocol):
 def choose(environment: Mapping[str, str], *, docker_works: bool, is_linux: bool) -> Kind:
     """The user's word first, then Docker, then the node without Docker."""
     wanted = environment.get("CLUSTER_ENGINE")
-    if wanted in ("node", "kind", "context"):
-        return wanted  # type: ignore[return-value]
+    if wanted and wanted not in KINDS:
+        raise ClusterError(f"CLUSTER_ENGINE={wanted}: it is one of {', '.join(KINDS)}")
     if wanted:
-        raise ClusterError(f"CLUSTER_ENGINE={wanted}: it is one of node, kind, context")
+        return KINDS[wanted]
     if environment.get("USE_CURRENT_CONTEXT") == "1":
         return "context"
     if docker_works:
@@ -66,7 +67,7 @@ def choose(environment: Mapping[str, str], *, docker_works: bool, is_linux: bool
     )
 
 
-def missing_programs(there: Mapping[str, Path | None]) -> str | None:
+def missing_programs(there: Mapping[str, object]) -> str | None:
     """The one line about programs that are not on PATH, or None."""
     missing = [name for name, path in there.items() if path is None]
     return f"not on PATH: {', '.join(missing)}; install them first" if missing else None

@@ -27,8 +27,8 @@ class KindCluster:
         self.state, self.cache, self._environment = state, cache, environment
         self.cluster = f"chattts-{state.identity}"
         self.kubeconfig = state.kubeconfig
-        self.kubectl_path, self.helm_path = docker.program("kubectl"), docker.program("helm")
-        self._kind = str(docker.program("kind"))
+        self.kubectl_path, self.helm_path, kind = docker.programs("kubectl", "helm", "kind")
+        self._kind = str(kind)
 
     def up(self, *, keep: bool) -> None:
         if not keep:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dev.cluster.cluster import Cluster
 
 APPLY = ("apply", "--server-side", "--force-conflicts", "-f")
-READY = "jsonpath={.status.readyReplicas}"
+COUNTS = "jsonpath={.items[*].status.readyReplicas}/{.items[*].status.replicas}"
 
 
 def install(cluster: Cluster) -> None:
@@ -35,10 +35,7 @@ def scale(cluster: Cluster, replicas: int) -> None:
 
 
 def _wait(cluster: Cluster, replicas: int) -> None:
-    wanted = str(replicas) if replicas else ""
-    name = "-l", "operator.prometheus.io/name=dev"
-    # The list is empty until the operator has made the StatefulSet.
-    path = "jsonpath={.items[*].status.readyReplicas}/{.items[*].status.replicas}"
-    what = f"Prometheus has {replicas} replicas"
-    wanted = f"{wanted}/{replicas}"
-    cluster.wait_until(what, 180, "get", "statefulset", "-n", MONITORING, *name, "-o", path, wanted=wanted)
+    """The list is empty until the operator has made the StatefulSet, and `readyReplicas` is absent while it is 0."""
+    question = ("get", "statefulset", "-n", MONITORING, "-l", "operator.prometheus.io/name=dev", "-o", COUNTS)
+    wanted = f"{replicas or ''}/{replicas}"
+    cluster.wait_until(f"Prometheus has {replicas} replicas", 180, *question, wanted=wanted)

@@ -28,11 +28,11 @@ PROGRAMS = {
 def install_packages() -> None:
     """Installs what is missing, and says so loudly: it changes the machine."""
     missing = missing_packages(lambda program: shutil.which(program) is not None)
-    if not missing:
-        return
     problem = why_not(missing, is_root=os.geteuid() == 0, has_apt=shutil.which("apt-get") is not None)
     if problem:
         raise ClusterError(problem)
+    if not missing:
+        return
     say(f"INSTALLING DEBIAN PACKAGES on this machine: {' '.join(missing)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     # Debian's containerd would start a daemon of its own where systemd runs; nothing here needs it.
@@ -47,11 +47,11 @@ def missing_packages(is_there: Callable[[str], bool], programs: Mapping[str, str
 
 def why_not(missing: list[str], *, is_root: bool, has_apt: bool) -> str | None:
     """The one line for a person whose machine cannot be a node, or None."""
-    if not has_apt:
-        return (
-            f"no Docker, and not a Debian: the local node needs {', '.join(missing)}; "
-            "install Docker, kind, kubectl and helm, or set USE_CURRENT_CONTEXT=1 to use your own cluster"
-        )
     if not is_root:
-        return f"the local node needs root to install and run: sudo apt-get install {' '.join(missing)}"
+        return f"without Docker a node needs root (namespaces, mounts, cgroups): run it as root, or {OTHERWISE}"
+    if missing and not has_apt:
+        return f"not a Debian, and the local node needs {', '.join(missing)}: install these, or {OTHERWISE}"
     return None
+
+
+OTHERWISE = "start Docker (with kind, kubectl and helm), or set USE_CURRENT_CONTEXT=1 to use your own cluster"
