@@ -25,7 +25,7 @@ $(VENV)/.done: requirements/dev.txt requirements/bootstrap.txt pyproject.toml
 
 lock: ## Resolve pyproject.toml again into requirements/*.txt (hashes, no index addresses)
 	for extra in server operator dev; do \
-	  $(VENV)/bin/uv pip compile --quiet --upgrade pyproject.toml --extra $$extra --generate-hashes --no-emit-index-url \
+	  $(VENV)/bin/uv pip compile --quiet --upgrade pyproject.toml --extra $$extra --generate-hashes --no-emit-index-url --no-header \
 	    --python-version 3.11 -o requirements/$$extra.txt; done
 	grep -h '^uv==' requirements/dev.txt | cut -d' ' -f1 | \
 	  $(VENV)/bin/uv pip compile --quiet - --generate-hashes --no-emit-index-url --no-header -o requirements/bootstrap.txt

@@ -74,7 +74,6 @@ def test_no_tracked_file_names_this_machine_or_a_registry() -> None:
 
 def test_locks_carry_hashes_and_no_index_address() -> None:
     for lock in (ROOT / "requirements").glob("*.txt"):
-        text = lock.read_text()
-        assert "--hash=sha256:" in text, lock
-        assert "index-url" not in text, lock
-        assert "http" not in re.sub(r"(httpx|httpcore|httptools|aiohttp|http)[\w.=-]*", "", text), lock
+        settings = [line for line in lock.read_text().splitlines() if not line.lstrip().startswith("#")]
+        assert any("--hash=sha256:" in line for line in settings), lock
+        assert not [line for line in settings if "index-url" in line or "://" in line], lock
