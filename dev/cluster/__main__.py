@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from dev.cluster.tools import build_tools
 def main(words: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(words)
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         arguments.run(arguments)
     except ClusterError as problem:

@@ -27,10 +27,7 @@ DEBIAN = "bookworm"
 DEBIAN_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
 
 
-CONTAINED = (
-    *("setpriv", "--pdeathsig", "KILL"),
-    *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-)
+CONTAINED = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 """In namespaces of its own, so that an interrupted build leaves neither a process nor a mount."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,7 +55,7 @@ def run_long(
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command,
+            [*_dies_with_us(), *command],
             cwd=cwd,
             env=env,
             stdout=output,
@@ -80,3 +81,8 @@ def run_long(
         raise CommandError(command, process.returncode, log.read_text(errors="replace"))
     say(f"{title}: {seconds:.1f} s")
     return seconds
+
+
+def _dies_with_us() -> list[str]:
+    """Even if this process is killed and can clean up nothing (Linux only)."""
+    return ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
