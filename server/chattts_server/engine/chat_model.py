@@ -7,7 +7,7 @@ S prompt tokens, T steps, H hidden width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,11 @@ from vocos import Vocos
 from vocos.pretrained import instantiate_class
 
 from chattts_server.engine.checkpoint import Checkpoint
-from chattts_server.engine.decode import OnStep, Weights, decode
+from chattts_server.engine.decode import Weights, decode
 from chattts_server.engine.nouns import FinishReason, Submit
 from chattts_server.engine.sampling import END_CODE
 from chattts_server.engine.sizes import chat_config
+from chattts_server.engine.speech_model import OnStep, Spoken
 
 SPEAKER_TOKEN = 21143  # [spk_emb]: its embedding is replaced by the speaker's
 MAX_STEPS = 2048
@@ -30,17 +31,8 @@ MAX_TOKENS = 1024
 VOCODER_ROWS = 8  # rows per pass of Decoder and Vocos, so that a pass stays short
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """One row's result."""
-
-    pcm: np.ndarray  # float32 [samples]
-    steps: int
-    reason: FinishReason
-
-
 class ChatModel:
-    """Loaded weights on one device, float32."""
+    """A SpeechModel: loaded weights on one device, float32."""
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device) -> None:
         transformers.utils.logging.disable_progress_bar()

@@ -250,7 +250,8 @@ class EngineClient:
             watchdog = asyncio.create_task(self._watch(process))
             try:
                 await asyncio.wait({ended, conversation}, return_when=asyncio.FIRST_COMPLETED)
-                if conversation.done() and not ended.done():  # the socket ended first: give the process its exit code
+                if conversation.done() and not ended.done():  # the socket ended first; the process follows it
+                    self._disconnected()
                     await asyncio.wait({ended}, timeout=5.0)
                     _signal(process, signal.SIGKILL)
                 return await ended

@@ -5,7 +5,7 @@ B rows, S prompt tokens, H hidden width, V = 626 codes in each of 4 codebooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,8 +13,7 @@ from transformers import LlamaModel
 
 from chattts_server.engine.nouns import Limits, Sampling
 from chattts_server.engine.sampling import END_CODE, next_codes
-
-OnStep = Callable[[int], frozenset[int]]  # steps made -> rows that are to stop now
+from chattts_server.engine.speech_model import OnStep
 
 
 @dataclass(frozen=True, slots=True)

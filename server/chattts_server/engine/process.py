@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -39,10 +38,8 @@ from chattts_server.engine.nouns import (
 )
 from chattts_server.engine.outbox import Outbox
 from chattts_server.engine.scheduler import Row
+from chattts_server.engine.speech_model import SpeechModel, Spoken
 from chattts_server.engine.wire import EnginePort
-
-if TYPE_CHECKING:
-    from chattts_server.engine.chat_model import ChatModel, Spoken
 
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: restarting cannot help
 HEARTBEAT_SECONDS = 0.5
@@ -64,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CannotServe as error:
         print(f"chattts-server: {error}", file=sys.stderr, flush=True)
         return EXIT_CONFIG
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):
         return 0  # the HTTP process is gone: there is nobody to work for
     finally:
         port.close()
@@ -75,7 +72,7 @@ class Engine:
     """Rows in, chunks out, until Drain or the end of the socket."""
 
     def __init__(
-        self, port: EnginePort, model: ChatModel, max_rows: int, clock: Callable[[], float] = time.monotonic
+        self, port: EnginePort, model: SpeechModel, max_rows: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._port = port
         self._model = model

@@ -1,0 +1,254 @@
+"""The asyncio side against a real process and a real socket; only the model is a fake."""
+
+import asyncio
+import os
+import signal
+import stat
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from chattts_server.engine.client import EngineClient
+from chattts_server.engine.nouns import UNLIMITED_CREDIT, Limits, Sampling, StepReport, Voice, samples_of
+from chattts_server.engine.vocabulary import bert_entries
+from chattts_server.errors import DeadlinePassed, EngineFailure, InvalidRequest, NotReady
+from tests.server.harness import fake_command, until
+
+ENTRIES = bert_entries()
+SECOND = 47  # steps
+
+
+@asynccontextmanager
+async def engine(*flags, watchdog=30.0, wait=True, **callbacks):
+    client = EngineClient(fake_command(*flags, watchdog_seconds=watchdog), **callbacks)
+    await client.start()
+    try:
+        if wait:
+            async with asyncio.timeout(15):
+                await client.ready.wait()
+        yield client
+    finally:
+        await client.stop()
+
+
+def submit(client, text="好", steps=SECOND, deadline=None, credit=UNLIMITED_CREDIT, window=False, **sampling):
+    ids = [ENTRIES.index(character) for character in text]
+    return client.submit(ids, Voice(), Sampling(**sampling), Limits(steps), deadline, credit, window)
+
+
+async def samples(row):
+    return sum([len(pcm) // 4 async for pcm in row])
+
+
+def lines(log: Path, wanted: str = ""):
+    text = log.read_text() if log.exists() else ""
+    return [line for line in text.splitlines() if line.startswith(wanted)]
+
+
+async def test_a_row_comes_in_chunks_of_at_most_a_second_and_ends():
+    async with engine() as client:
+        row = submit(client, steps=150)
+        sizes = [len(pcm) // 4 async for pcm in row]
+        assert sum(sizes) == samples_of(150)
+        assert max(sizes) <= 24000
+        assert len(sizes) == 4
+        assert (row.finish.reason, row.finish.steps) == ("limit", 150)
+
+
+async def test_rows_that_come_together_share_a_batch(tmp_path):
+    reports = []
+    async with engine("--step-seconds", "0.002", on_report=reports.append) as client:
+        rows = [submit(client) for _ in range(9)]
+        await asyncio.gather(*(samples(row) for row in rows))
+    batches = [report.rows for report in reports if isinstance(report, StepReport)]
+    assert sum(batches) == 9
+    assert max(batches) <= 8
+    assert len(batches) < 9
+
+
+async def test_without_credit_a_reader_gets_no_more():
+    async with engine() as client:
+        row = submit(client, steps=470, credit=24000)
+        first = await anext(row)
+        assert len(first) // 4 == 24000
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await anext(row)
+        row.give_credit(UNLIMITED_CREDIT)  # the same row with credit comes whole
+        assert 24000 + await samples(row) == samples_of(470)
+
+
+async def test_a_row_without_any_credit_is_not_started(tmp_path):
+    log = tmp_path / "log"
+    async with engine("--log", str(log)) as client:
+        waiting = submit(client, credit=0)
+        assert await samples(submit(client)) == samples_of(SECOND)
+        assert lines(log, "speak") == ["speak 1"]
+        waiting.give_credit(UNLIMITED_CREDIT)
+        assert await samples(waiting) == samples_of(SECOND)
+
+
+async def test_credit_is_renewed_by_reading():
+    async with engine() as client:
+        assert await samples(submit(client, steps=470, credit=24000, window=True)) == samples_of(470)
+
+
+async def test_a_slow_reader_is_measured_as_starved_time():
+    async with engine() as client:
+        slow, quick = submit(client, steps=200, credit=24000), submit(client, steps=200)
+        await samples(quick)
+        await anext(slow)
+        await asyncio.sleep(0.2)
+        slow.give_credit(UNLIMITED_CREDIT)
+        await samples(slow)
+        assert slow.starved_seconds >= 0.2
+        assert quick.starved_seconds == 0.0
+
+
+async def test_a_cancelled_row_stops_at_the_next_step_and_its_mate_is_unchanged(tmp_path):
+    log = tmp_path / "log"
+    async with engine("--step-seconds", "0.005", "--log", str(log)) as client:
+        gone, mate = submit(client, steps=200), submit(client, steps=150)
+        await until(lambda: lines(log, "speak"))
+        gone.close()
+        assert await samples(mate) == samples_of(150)
+        stopped = lines(log, "stopped")
+        assert len(stopped) == 1
+        assert int(stopped[0].split()[-1]) < 150
+
+
+async def test_a_deadline_in_the_queue_and_one_while_spoken():
+    async with engine("--step-seconds", "0.005", "--rows", "1") as client:
+        now = client.clock()
+        running = submit(client, steps=200)
+        queued = submit(client, deadline=now + 0.1)
+        with pytest.raises(DeadlinePassed):
+            await samples(queued)
+        assert await samples(running) == samples_of(200)
+        with pytest.raises(DeadlinePassed):
+            await samples(submit(client, steps=2000, deadline=client.clock() + 0.2))
+        assert await samples(submit(client, deadline=client.clock() + 5)) == samples_of(SECOND)
+
+
+async def test_a_poison_row_fails_alone():
+    async with engine("--step-seconds", "0.002") as client:
+        blocker = submit(client, "起", steps=10, seed=1)  # the others gather behind it
+        poison, invalid = submit(client, "毒"), submit(client, "坏")
+        good = [submit(client) for _ in range(4)]
+        with pytest.raises(EngineFailure):
+            await samples(poison)
+        with pytest.raises(InvalidRequest):
+            await samples(invalid)
+        assert await asyncio.gather(*(samples(row) for row in good)) == [samples_of(SECOND)] * 4
+        assert await samples(blocker) == samples_of(10)
+
+
+async def test_a_dead_engine_fails_its_rows_and_is_replaced():
+    async with engine() as client:
+        first = client.pid
+        with pytest.raises(EngineFailure):
+            await samples(submit(client, "亡"))
+        with pytest.raises(NotReady):
+            submit(client)
+        async with asyncio.timeout(10):
+            await client.ready.wait()
+        assert client.pid != first
+        assert await samples(submit(client)) == samples_of(SECOND)
+
+
+async def test_the_fourth_death_is_the_last(tmp_path):
+    codes, log = [], tmp_path / "log"
+    async with engine("--exit", "3", "--log", str(log), wait=False, on_fatal=codes.append):
+        await until(lambda: bool(codes))
+    assert codes == [1]
+    assert lines(log) == ["start"] * 4
+
+
+async def test_exit_78_is_passed_on_at_once(tmp_path):
+    codes, log = [], tmp_path / "log"
+    async with engine("--exit", "78", "--log", str(log), wait=False, on_fatal=codes.append):
+        await until(lambda: bool(codes))
+    assert codes == [78]
+    assert lines(log) == ["start"]
+
+
+async def test_a_hung_step_is_ended_by_the_watchdog_and_the_engine_comes_back(capfd):
+    async with engine(watchdog=1.0) as client:
+        row = submit(client, "停")
+        async with asyncio.timeout(8):
+            with pytest.raises(EngineFailure):
+                await samples(row)
+            await client.ready.wait()
+            assert await samples(submit(client)) == samples_of(SECOND)
+    assert "fake_engine.py" in capfd.readouterr().err  # the stack of the hung step
+
+
+async def test_an_idle_engine_beats_and_is_left_alone():
+    async with engine(watchdog=1.0) as client:
+        pid = client.pid
+        await asyncio.sleep(1.6)
+        assert client.pid == pid
+        assert client.heartbeat_age < 1.0
+
+
+async def test_another_protocol_is_not_talked_to():
+    codes = []
+    async with engine("--protocol", "99", wait=False, on_fatal=codes.append) as client:
+        await until(lambda: bool(codes), 30)
+        assert client.hello is None
+    assert codes == [1]
+
+
+async def test_a_voice_is_encoded():
+    async with engine() as client:
+        codes = await client.encode_voice(np.zeros(100, "<f4").tobytes())
+        assert np.frombuffer(codes, "<u2").tolist() == [100] * 12
+
+
+async def test_drain_finishes_what_runs_and_what_waits(tmp_path):
+    log = tmp_path / "log"
+    async with engine("--step-seconds", "0.002", "--rows", "2", "--log", str(log)) as client:
+        rows = [submit(client) for _ in range(5)]
+        reading = asyncio.gather(*(samples(row) for row in rows))
+        await asyncio.sleep(0.02)
+        await client.stop(drain_seconds=10)
+        assert await reading == [samples_of(SECOND)] * 5
+    assert "drained" in log.read_text()
+
+
+def socket_of(pid: int) -> Path:
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return Path(os.fsdecode(command[command.index(b"--socket") + 1]))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def test_the_socket_is_for_its_owner_alone():
+    async with engine() as client:
+        path = socket_of(client.pid)
+        assert [mode(path), mode(path.parent)] == [0o600, 0o700]
+
+
+async def test_the_engine_ends_when_the_http_process_has_gone():
+    """A killed parent closes its end of the socket; here the connection is cut instead."""
+    async with engine("--step-seconds", "0.01") as client:
+        submit(client, steps=1000)
+        await asyncio.sleep(0.1)
+        pid = client.pid
+        client._stopping = True
+        client._writer.transport.abort()
+        await until(lambda: not Path(f"/proc/{pid}").exists(), 5)
+
+
+async def test_a_killed_engine_is_seen_at_once():
+    async with engine("--step-seconds", "0.01") as client:
+        row = submit(client, steps=1000)
+        await asyncio.sleep(0.1)
+        os.kill(client.pid, signal.SIGKILL)
+        async with asyncio.timeout(1.0):
+            with pytest.raises(EngineFailure):
+                await samples(row)
