@@ -103,6 +103,27 @@ def test_settled_to_the_second() -> None:
     assert one(seen=metrics(28.0, **BREACH), pods=fleet(2, last_ready_at=NOW - 75)).desired == 3
 
 
+@pytest.mark.parametrize(
+    ("seen", "pods", "words"),
+    [
+        ({"bad_ratio": 0.4}, fleet(1), "when it lasts 120 s"),
+        (BREACH, fleet(2, ready=1), "1 pods of the last step are on their way"),
+        (BREACH, fleet(2, last_ready_at=NOW - 25), "the last step has 50 s more"),
+        (BREACH, fleet(2, rolling_out=True), "a rollout is under way"),
+    ],
+)
+def test_late_requests_are_named_while_nothing_is_done_about_them(
+    seen: dict[str, Any], pods: Fleet, words: str
+) -> None:
+    decision = one(policy(maxReplicas=8), metrics(**seen), pods, State())
+    assert (decision.desired, decision.reason) == (pods.committed, "OverTarget")
+    assert words in decision.message
+
+
+def test_one_late_request_in_a_hundred_is_within_the_target() -> None:
+    assert one(policy(maxReplicas=8), metrics(bad_ratio=0.01), fleet(1), State()).reason == "WithinTarget"
+
+
 def test_hold_after_a_step() -> None:
     held = State(hold_until=NOW + 1)
     assert one(seen=metrics(28.0, **BREACH), state=held).desired == 1

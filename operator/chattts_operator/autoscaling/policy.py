@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, fields, replace
 
 from ..spec import Autoscaling
+from .rules import BAD_SHARE
 from .signals import Change, Decision, Fleet, Metrics, Signals, State
 
 COLD_START_SECONDS = 90.0  # until one was seen
@@ -50,6 +51,8 @@ def decide(spec: Autoscaling, signals: Signals, state: State, now: float) -> Dec
         decision = _down(spec, metrics, fleet, state, now)
     else:
         decision = _stay(spec, wanted, fleet, state)
+    if decision.desired == fleet.committed and not decision.limited and _is_late(metrics):
+        decision = replace(decision, reason="OverTarget", message=_lateness(spec, metrics, fleet, state, now))
     return replace(_recorded(decision, now), metrics=metrics)
 
 
@@ -166,6 +169,24 @@ def _slo_step(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State, n
     )
     wanted = fleet.committed + step
     return _Demand(wanted, "SLOBreach", message), _after_step(spec, metrics, fleet, state, wanted, now)
+
+
+def _is_late(metrics: Metrics) -> bool:
+    return metrics.bad_ratio is not None and metrics.bad_ratio > BAD_SHARE
+
+
+def _lateness(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State, now: float) -> str:
+    """Why nothing is done about requests that are late or refused at this moment."""
+    shown_from = max(state.hold_until, (fleet.last_ready_at or 0.0) + spec.settle_seconds)
+    if not metrics.breach:
+        why = f"a step follows when it lasts {spec.sustained_seconds} s"
+    elif fleet.rolling_out:
+        why = "a rollout is under way"
+    elif fleet.pending:
+        why = f"{fleet.pending} pods of the last step are on their way"
+    else:
+        why = f"the last step has {max(0.0, shown_from - now):.0f} s more to show its effect"
+    return f"{metrics.bad_ratio or 0.0:.0%} late or refused (target {spec.p99_milliseconds / 1000:g} s): {why}"
 
 
 def _settled(spec: Autoscaling, fleet: Fleet, state: State, now: float) -> bool:
