@@ -33,9 +33,10 @@ class Health:
             return (200, "ok") if self._ready else (503, "not ready")
         return 404, "not found"
 
-    def serve(self, port: int) -> None:
+    def serve(self, port: int) -> Callable[[], None]:
+        """Returns what ends it. Port 0: not served."""
         if not port:
-            return
+            return lambda: None
         health = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -53,4 +54,12 @@ class Health:
 
         server = ThreadingHTTPServer(("", port), Handler)
         server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+        thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return stop

@@ -15,6 +15,7 @@ PRE_STOP_SECONDS = 5  # the Service needs this long to forget a pod that leaves
 GRACE_MARGIN_SECONDS = 5
 MIN_READY_SECONDS = 10
 PROBE_PERIOD_SECONDS = 5
+STARTUP_PERIOD_SECONDS = 2  # a part of every cold start
 SCRAPE_ANNOTATION = "prometheus.io/scrape"
 
 
@@ -109,7 +110,7 @@ def _container(spec: TTSServiceSpec, image: str) -> dict[str, Any]:
             {"name": "metrics", "containerPort": api.METRICS_PORT, "protocol": "TCP"},
         ],
         "resources": _resources(spec),
-        "startupProbe": _probe("/startupz", PROBE_PERIOD_SECONDS, -(-deadline // PROBE_PERIOD_SECONDS)),
+        "startupProbe": _probe("/startupz", STARTUP_PERIOD_SECONDS, -(-deadline // STARTUP_PERIOD_SECONDS)),
         "readinessProbe": _probe("/readyz", PROBE_PERIOD_SECONDS, 2),
         "livenessProbe": _probe("/livez", 10, 3),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
