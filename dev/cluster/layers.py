@@ -74,11 +74,15 @@ def hand_over(
         return
     there = {line.split()[0] for line in ctr("snapshots", "list").splitlines()[1:]}
     parent = ""
+    added = [layer for layer in image.layers if layer.chain not in there]
     for layer in image.layers:
-        if layer.chain not in there:
+        if layer in added:
             add_snapshot(layer, parent, root, root_inside, ctr)
         parent = layer.chain
     ctr("images", "import", "-", stdin=archive(name, image))
+    for layer in added:
+        # `ctr` had marked it as never to be collected; from now on it lives as long as its image.
+        ctr("snapshots", "label", layer.chain, "containerd.io/gc.root=")
 
 
 def read_image(storage: Path, name: str) -> StoredImage:

@@ -68,6 +68,7 @@ class Containerd:
         self.committed: dict[str, str] = {}
         self.active: dict[str, tuple[str, int]] = {}
         self.images: dict[str, str] = {}
+        self.kept_for_ever: set[str] = set()
         self.prepared = 0
 
     def __call__(self, *arguments: str, stdin: bytes | None = None) -> str:
@@ -85,6 +86,11 @@ class Containerd:
                 return self._mounts(name)
             case ("snapshots", "commit", name, working):
                 self.committed[name] = self.active.pop(working)[0]
+                self.kept_for_ever.add(name)
+                return ""
+            case ("snapshots", "label", name, "containerd.io/gc.root="):
+                assert self.images, "collected before an image holds it"
+                self.kept_for_ever.discard(name)
                 return ""
             case ("snapshots", "remove", name):
                 del self.active[name]
@@ -156,6 +162,7 @@ def test_layers_are_linked_not_copied(tmp_path: Path) -> None:
     assert (ctr.folder(1) / "file0").stat().st_ino == source.stat().st_ino
     assert (ctr.folder(2) / "file1").read_text() == "code"
     assert "a:dev" in ctr.images
+    assert not ctr.kept_for_ever
 
 
 def test_what_the_node_has_is_not_handed_over_again(tmp_path: Path) -> None:
