@@ -161,7 +161,7 @@ def uv_cache(environment: Mapping[str, str]) -> Path:
     """uv's own cache of this user: wheels that `make setup` has fetched are not fetched again."""
     if environment.get("UV_CACHE_DIR"):
         return Path(environment["UV_CACHE_DIR"])
-    base = environment.get("XDG_CACHE_HOME") or f"{environment.get('HOME', '/root')}/.cache"
+    base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
     return Path(base) / "uv"
 
 

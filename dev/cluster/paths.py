@@ -19,7 +19,7 @@ class Cache:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Cache:
-        base = environment.get("XDG_CACHE_HOME") or str(Path(environment.get("HOME", "/root")) / ".cache")
+        base = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
         return cls(Path(base).resolve() / "chattts-k8s")
 
     @property

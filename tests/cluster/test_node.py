@@ -13,6 +13,7 @@ from dev.cluster import cgroups, forward, locks
 from dev.cluster.components import SOCKET, components, configuration_files
 from dev.cluster.guard import take_slot
 from dev.cluster.inside import untagged
+from dev.cluster.paths import REPOSITORY
 from dev.cluster.pki import kubeconfig
 
 UNIX_SOCKET_LIMIT = 107
@@ -76,7 +77,7 @@ def test_a_cgroup_in_use_is_an_error_not_a_silence(tmp_path: Path) -> None:
 
 def test_socket_paths_fit_however_deep_the_checkout_lies() -> None:
     assert len(SOCKET) < UNIX_SOCKET_LIMIT
-    assert all("/work" not in text for text in configuration_files("chattts-x").values())
+    assert all(str(REPOSITORY) not in text for text in configuration_files("chattts-x").values())
 
 
 def test_only_the_forwarder_inherits_the_listening_socket() -> None:
