@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http.server import ThreadingHTTPServer
+from threading import Thread
 from typing import Literal
 
 from prometheus_client import (
@@ -12,8 +14,8 @@ from prometheus_client import (
     Gauge,
     Histogram,
     disable_created_metrics,
-    start_http_server,
 )
+from prometheus_client.exposition import MetricsHandler
 
 from chattts_server import __version__
 from chattts_server.engine.nouns import Phase, StepReport
@@ -166,8 +168,11 @@ class MetricsServer:
     """`/metrics` on a port of its own, in a thread: a scrape is answered while the event loop is busy."""
 
     def __init__(self, metrics: Metrics, host: str, port: int) -> None:
-        self._server, self._thread = start_http_server(port, host, metrics.registry)
+        self._server = ThreadingHTTPServer((host, port), MetricsHandler.factory(metrics.registry))
+        self._server.daemon_threads = True
         self.port: int = self._server.server_port
+        self._thread = Thread(target=self._server.serve_forever, args=(0.05,), name="metrics", daemon=True)
+        self._thread.start()
 
     def close(self) -> None:
         self._server.shutdown()

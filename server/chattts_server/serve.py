@@ -86,7 +86,7 @@ class SpeechServer(uvicorn.Server):
                 if pid is not None:
                     os.kill(pid, signal.SIGKILL)
             os._exit(128 + number)
-        self.synthesis.draining = True  # /readyz is false and new requests get 503 from here on
+        self.synthesis.draining_since = time.monotonic()  # /readyz is false and new requests get 503 from here on
         self._drain_task = asyncio.get_running_loop().create_task(self._drain(), name="drain")
 
     async def _drain(self) -> None:

@@ -55,6 +55,7 @@ class Utterance:
     max_seconds: float | None
     delivery: Delivery
     arrived: float  # monotonic
+    connected: float  # monotonic; when its connection was opened
     deadline: float  # monotonic; to the first audio
 
 
@@ -81,14 +82,14 @@ class Synthesis:
         self.admission = admission
         self.metrics = metrics
         self.clock = clock
-        self.draining = False
+        self.draining_since: float | None = None  # monotonic; set by serve.py
         self._tokenizer = tokenizer
         self._jitter = jitter
 
     async def speak(self, utterance: Utterance) -> Speech:
         """Returns when the first audio is there; the caller must close the Speech. Raises the errors of errors.py."""
         try:
-            hello = self._hello()
+            hello = self._hello(utterance.connected)
             seed_of(utterance.voice)  # an unknown voice costs nothing further
             pieces, dropped = self._pieces(utterance, hello)
             ticket = self._admit(utterance, sum(piece.seconds for piece in pieces))
@@ -122,8 +123,13 @@ class Synthesis:
         self.admission.leave(ticket)
         self._report_load()
 
-    def _hello(self) -> Hello:
-        if self.draining:
+    @property
+    def draining(self) -> bool:
+        return self.draining_since is not None
+
+    def _hello(self, connected: float) -> Hello:
+        """A request on a connection from before the drain could not know: it is served, and told to close."""
+        if self.draining_since is not None and connected >= self.draining_since:
             self.metrics.observe(events.Refused("draining"))
             raise NotReady("this server is shutting down", code="draining", retry_after=1)
         hello = self.engine.hello

@@ -58,7 +58,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Serve = Callable[..., AbstractAsyncContextManager[Running]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve(hollow: Path) -> Serve:
     """`async with serve("--step-seconds", "0.01", max_queue_wait_milliseconds="500") as running:`"""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import httpx
 
 from chattts_server.config import Settings, read_settings
@@ -46,3 +48,19 @@ async def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
+
+
+ONE_SECOND = 23808 / 24000  # 47 steps
+
+
+def duration(data: bytes, kind: str) -> float:
+    with av.open(io.BytesIO(data), format=kind) as container:
+        return float(sum(frame.samples / frame.sample_rate for frame in container.decode(audio=0)))
+
+
+async def speech(running: Running, text: str = "你好", **fields: object) -> httpx.Response:
+    return await running.client.post("/v1/audio/speech", json={"model": "tts-1", "input": text, **fields})
+
+
+def code_of(response: httpx.Response) -> str:
+    return str(response.json()["error"]["code"])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chattts_server.errors import BodyTooLarge, answer_for, body_of
@@ -16,6 +17,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_CONNECTION_SECONDS = 60.0
 MAX_CONNECTION_REQUESTS = 1000
 REQUEST_ID = "x-request-id"
+TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes"
 
 
 @dataclass(slots=True)
@@ -74,37 +76,21 @@ class BodyLimit:
             await _refuse(scope, send)
             return
         received = 0
-        answered = False
 
         async def receive_limited() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY_BYTES:
-                raise _TooLarge
+                raise HTTPException(413, TOO_LARGE)  # FastAPI lets this kind through, problems.py answers it
             return message
 
-        async def send_noted(message: Message) -> None:
-            nonlocal answered
-            answered = True
-            await send(message)
-
-        try:
-            await self._app(scope, receive_limited, send_noted)
-        except _TooLarge:
-            if not answered:
-                await _refuse(scope, send)
-
-
-class _TooLarge(Exception):
-    pass
+        await self._app(scope, receive_limited, send)
 
 
 async def _refuse(scope: Scope, send: Send) -> None:
-    error = BodyTooLarge(f"the body is larger than {MAX_BODY_BYTES} bytes", code="body_too_large")
+    error = BodyTooLarge(TOO_LARGE, code="body_too_large")
     body = json.dumps(body_of(error, scope["state"]["request_id"])).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    # The rest of the body is not read, so the connection cannot carry another request.
-    headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": answer_for(error).status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -51,8 +51,11 @@ def _as_invalid(first: dict[str, Any]) -> InvalidRequest:
 
 async def _http_exception(request: Request, error: Exception) -> JSONResponse:
     problem = cast(HTTPException, error)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(problem.status_code, "invalid_request")
+    code = _HTTP_CODES.get(problem.status_code, "invalid_request")
     return response_to(request, NotFound(str(problem.detail), code=code), problem.status_code)
+
+
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 
 
 async def _bug(request: Request, error: Exception) -> JSONResponse:

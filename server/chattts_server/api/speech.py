@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Body, Request, Response
 
 from chattts_server.api.audio_response import AudioStream
+from chattts_server.api.middleware import Connection
 from chattts_server.api.schemas import Common, SpeechRequest, TtsRequest
 from chattts_server.audio.encode import ENCODERS, encode_whole
 from chattts_server.config import Settings
@@ -60,8 +61,17 @@ def _utterance(request: Request, body: Common, text: str, delivery: Delivery) ->
     timeout = settings.request_timeout_seconds
     if body.deadline_ms is not None:
         timeout = min(timeout, body.deadline_ms / 1000)
-    sampling = Sampling(body.temperature, body.top_p, body.top_k, seed=body.seed)
-    return Utterance(text, body.voice, sampling, body.max_seconds, delivery, arrived, arrived + timeout)
+    connection: Connection | None = request.scope["state"].get("connection")
+    return Utterance(
+        text=text,
+        voice=body.voice,
+        sampling=Sampling(body.temperature, body.top_p, body.top_k, seed=body.seed),
+        max_seconds=body.max_seconds,
+        delivery=delivery,
+        arrived=arrived,
+        connected=arrived if connection is None else connection.opened,
+        deadline=arrived + timeout,
+    )
 
 
 def _synthesis(request: Request) -> Synthesis:
