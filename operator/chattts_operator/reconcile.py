@@ -14,9 +14,10 @@ from typing import Any, Protocol
 from . import api, events, status
 from .autoscaling.memory import SHOW_SECONDS, VOLATILE
 from .autoscaling.signals import Decision
+from .compare import difference
 from .kube import KubeError
 from .observe import Observed, Reader, observe
-from .plan import Plan, plan
+from .plan import Plan, Write, plan
 from .spec import InvalidSpec, OperatorDefaults, TTSServiceSpec, parse
 
 LOG = logging.getLogger(__name__)
@@ -39,12 +40,13 @@ class Reconciler:
     served: Callable[[], Awaitable[frozenset[api.Kind]]]
     clock: Callable[[], float]  # wall time
     _numbers_shown: dict[api.Key, float] = field(default_factory=dict)  # when p99 and QPS were last written
+    _not_kept: dict[tuple[api.Key, api.Kind], tuple[str, str]] = field(default_factory=dict)  # intent hash, field
 
     async def reconcile(self, key: api.Key) -> float | None:
         """Returns after how many seconds it wants to run again, or None. KubeError: back off and try again."""
         observed = await observe(self.kube, key, await self.served())
         if observed is None or observed.service["metadata"].get("deletionTimestamp"):
-            self._numbers_shown.pop(key, None)  # the garbage collector takes the children
+            self._forget(key)  # the garbage collector takes the children
             return None
         decision = self.decision_of(key)
         spec: TTSServiceSpec | None = None
@@ -60,7 +62,7 @@ class Reconciler:
             image=planned.image,
             decision=decision,
             conflicts=planned.conflicts,
-            failure=str(failure or ""),
+            failure=str(failure) if failure is not None else self._dropped(key),
         )
         await self._write_status(spec, observed, outcome)
         for note in planned.notes:
@@ -74,8 +76,7 @@ class Reconciler:
         children = dict(observed.children)
         try:
             for write in planned.writes:
-                LOG.info("apply %s %s: %s", write.kind.kind, api.key_of(write.intent), write.why)
-                children[write.kind] = await self.kube.apply(write.kind, write.intent, write.force)
+                children[write.kind] = await self._apply_one(write, children.get(write.kind))
             for kind, body in planned.deletes:
                 LOG.info("delete %s %s: no longer wanted", kind.kind, api.key_of(body))
                 metadata = body["metadata"]
@@ -84,6 +85,30 @@ class Reconciler:
         except KubeError as error:
             return replace(observed, children=children), error
         return replace(observed, children=children), None
+
+    async def _apply_one(self, write: Write, live: api.Body | None) -> api.Body:
+        """An API server that lacks a feature drops its fields; applying again and again would not bring them."""
+        slot = api.key_of(write.intent), write.kind
+        intent = write.intent["metadata"]["annotations"][api.ANNOTATION_INTENT]
+        if live is not None and self._not_kept.get(slot) == (intent, write.why):
+            return live
+        LOG.info("apply %s %s: %s", write.kind.kind, slot[0], write.why)
+        applied = await self.kube.apply(write.kind, write.intent, write.force)
+        self._not_kept.pop(slot, None)
+        if (dropped := difference(write.intent, applied)) is not None:
+            LOG.warning("%s %s: the API server does not keep %s", write.kind.kind, slot[0], dropped)
+            self._not_kept[slot] = (intent, dropped)
+        return applied
+
+    def _dropped(self, key: api.Key) -> str:
+        """For status: what this cluster cannot do."""
+        found = [f"{kind.kind}{path}" for (of_key, kind), (_, path) in self._not_kept.items() if of_key == key]
+        return f"the API server does not keep {', '.join(found)}: this cluster lacks the feature" if found else ""
+
+    def _forget(self, key: api.Key) -> None:
+        self._numbers_shown.pop(key, None)
+        for slot in [slot for slot in self._not_kept if slot[0] == key]:
+            del self._not_kept[slot]
 
     async def _write_status(self, spec: TTSServiceSpec | None, observed: Observed, outcome: status.Outcome) -> None:
         key, now = api.key_of(observed.service), self.clock()

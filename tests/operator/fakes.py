@@ -83,6 +83,7 @@ class FakeKube:
         self.crash_after_effect = False
         self.refuse: Callable[[str, api.Kind], KubeError | None] = lambda verb, kind: None
         self.before_write: Callable[[], None] = lambda: None
+        self.drop: Callable[[api.Kind, api.Body], None] = lambda kind, body: None  # fields of a feature that is off
         self._owners: dict[tuple[api.Kind, str, str], dict[str, set[Path]]] = {}
         self._versions = itertools.count(1)
         self._uids = itertools.count(1)
@@ -256,6 +257,7 @@ class FakeKube:
         body.setdefault("apiVersion", kind.api_version)
         body.setdefault("kind", kind.kind)
         _fill_defaults(kind, body)
+        self.drop(kind, body)
         metadata = body["metadata"]
         metadata.setdefault("uid", f"uid-{next(self._uids)}")
         if old is not None and _without(old, "metadata") == _without(body, "metadata") and _same_metadata(old, body):

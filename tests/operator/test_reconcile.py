@@ -465,6 +465,28 @@ def test_a_refusal_is_told_and_tried_again(world: World) -> None:
     assert world.condition("Progressing")["reason"] != "ApplyFailed"
 
 
+def test_a_field_that_the_server_drops_is_told_and_not_fought(world: World) -> None:
+    """As ImageVolume on a cluster whose feature gate is off: the object is accepted, the field is not there."""
+
+    def drop(kind: api.Kind, body: api.Body) -> None:
+        if kind == api.DEPLOYMENT:
+            body["spec"]["template"]["spec"]["volumes"][0].pop("persistentVolumeClaim", None)
+
+    world.kube.drop = drop
+    world.settle()
+    for _ in range(5):
+        world.reconcile()
+    assert world.kube.writes == []
+    assert "persistentVolumeClaim" in world.condition("Progressing")["message"]
+    world.kube.edit(api.DEPLOYMENT, KEY, _change_image)  # other drift is still repaired
+    world.reconcile()
+    assert [write for write in world.kube.writes if write[1] == "Deployment"] == [("apply", "Deployment", "demo")]
+    world.kube.drop = lambda kind, body: None
+    world.edit_spec(server={"maxBatchSize": 2})
+    world.reconcile()
+    assert world.condition("Progressing")["reason"] != "ApplyFailed"
+
+
 def test_a_lost_event_does_not_fail_a_reconcile(world: World) -> None:
     world.settle()
     world.kube.refuse = lambda verb, kind: KubeError(403, "no events") if verb == "create" else None

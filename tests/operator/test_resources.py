@@ -46,7 +46,7 @@ SPECS: dict[str, dict[str, Any]] = {
             "pullPolicy": "Always",
             "pullSecrets": [{"name": "registry"}],
         },
-        "model": {"source": "ImageVolume", "image": "registry.example/weights:1", "path": "chattts"},
+        "model": {"source": "PersistentVolumeClaim", "claimName": "weights", "path": "chattts"},
         "server": {
             "device": "CUDA",
             "maxBatchSize": 32,
@@ -74,6 +74,7 @@ SPECS: dict[str, dict[str, Any]] = {
         "networking": {"service": {"type": "LoadBalancer", "port": 8080, "annotations": {"lb": "internal"}}},
         "monitoring": {"labels": {"team": "speech"}, "intervalSeconds": 5},
     },
+    "image-volume": {"model": {"source": "ImageVolume", "image": "registry.example/weights:1"}},
     "no-gpu": {"model": {"source": "HostPath", "hostPath": "/models"}, "accelerator": {"vendor": "None"}},
 }
 

@@ -1,0 +1,319 @@
+"""The word of a real API server (etcd + kube-apiserver on loopback, no nodes): the CRD, and nothing written twice.
+
+The whole operator on a whole cluster is tested in tests/e2e; here is what a fake could get wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import yaml
+
+from chattts_operator import api
+from chattts_operator.kube import Kube, KubeError
+from chattts_operator.reconcile import Reconciler
+from chattts_operator.spec import OperatorDefaults
+from tests.operator.control_plane import ControlPlane
+from tests.operator.test_resources import REVISION, SPECS
+
+pytestmark = pytest.mark.cluster
+
+T = TypeVar("T")
+ROOT = Path(__file__).parents[2]
+SERVICES = "/apis/chattts.dev/v1alpha1/namespaces/default/ttsservices"
+WRITES = ("POST", "PUT", "PATCH", "APPLY", "DELETE")
+
+
+def monitoring_crd(kind: api.Kind) -> dict[str, Any]:
+    """As open as the real one where it matters to us: the fields are kept as they are."""
+    singular = kind.kind.lower()
+    schema = {
+        "type": "object",
+        "properties": {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{kind.plural}.{kind.group}",
+            "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"},
+        },
+        "spec": {
+            "group": kind.group,
+            "scope": "Namespaced",
+            "names": {"kind": kind.kind, "plural": kind.plural, "singular": singular, "listKind": f"{kind.kind}List"},
+            "versions": [
+                {"name": kind.version, "served": True, "storage": True, "schema": {"openAPIV3Schema": schema}}
+            ],
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with ControlPlane(tmp_path_factory.mktemp("plane")) as running:
+        running.install_crd(yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text()))
+        for kind in api.OPTIONAL_KINDS:
+            running.install_crd(monitoring_crd(kind))
+        yield running
+
+
+def apply(plane: ControlPlane, name: str, **spec: Any) -> tuple[int, Any]:
+    return plane.apply(f"{SERVICES}/{name}", service_body(name, spec))
+
+
+def service_body(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    spec = {"model": {"source": "PersistentVolumeClaim", "claimName": "weights"}, **spec}
+    return {"apiVersion": api.API_VERSION, "kind": "TTSService", "metadata": {"name": name}, "spec": spec}
+
+
+def writes(plane: ControlPlane) -> float:
+    """Of everybody, on our resource and the children's kinds."""
+    _, text = plane.request("GET", "/metrics")
+    plurals = [kind.plural for kind in (api.TTS_SERVICE, *api.CHILD_KINDS)]
+    total = 0.0
+    for labels, value in re.findall(r"^apiserver_request_total\{(.*)\} (\S+)$", text, re.MULTILINE):
+        found = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        if found["verb"] in WRITES and found["resource"] in plurals:
+            total += float(value)
+    return total
+
+
+def with_kube(plane: ControlPlane, act: Callable[[Kube], Awaitable[T]]) -> T:
+    async def main() -> T:
+        environment = {"KUBECONFIG": str(plane.kubeconfig)}
+        kube = await Kube.connect(lambda: None, lambda verb, status: None, environment)
+        try:
+            return await act(kube)
+        finally:
+            await kube.close()
+
+    return asyncio.run(main())
+
+
+def reconcile(plane: ControlPlane, name: str, times: int = 1) -> None:
+    async def act(kube: Kube) -> None:
+        async def served() -> frozenset[api.Kind]:
+            return frozenset([kind for kind in api.OPTIONAL_KINDS if await kube.serves(kind)])
+
+        defaults = OperatorDefaults(True, "image:1", {"release": "prometheus"})
+        reconciler = Reconciler(kube, defaults, lambda key: None, served, time.time)
+        for _ in range(times):
+            await reconciler.reconcile(api.Key("default", name))
+
+    with_kube(plane, act)
+
+
+# --- the CRD ---
+
+
+def test_eight_lines_are_a_service(plane: ControlPlane) -> None:
+    status, body = apply(plane, "short")
+    assert status == 201
+    assert body["spec"]["autoscaling"]["targets"]["p99Milliseconds"] == 1200
+    assert body["spec"]["autoscaling"]["maxReplicas"] == 8
+    assert "mode" not in body["spec"]["autoscaling"]
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_good_ones_are_accepted(plane: ControlPlane, name: str) -> None:
+    assert apply(plane, f"good-{name}", **SPECS[name])[0] == 201
+
+
+BAD = {
+    "no licence": ({"model": {"revision": REVISION}}, "needs model.acceptLicense"),
+    "no revision": ({"model": {"acceptLicense": "CC-BY-NC-4.0"}}, "needs model.revision"),
+    "no claim": ({"model": {"source": "PersistentVolumeClaim"}}, "needs model.claimName"),
+    "claim without source": ({"model": {"claimName": "w"}}, "set the source or remove claimName"),
+    "path climbs": ({"model": {"source": "HostPath", "hostPath": "/m", "path": "../etc"}}, "must not contain"),
+    "bounds": ({"autoscaling": {"minReplicas": 9}}, "minReplicas must not be greater"),
+    "zero": ({"autoscaling": {"minReplicas": 0}}, "a Service does not hold requests"),
+    "queue": ({"server": {"maxQueueWaitMilliseconds": 1200}}, "or requests are refused before"),
+    "target over queue": ({"autoscaling": {"targets": {"p99Milliseconds": 3000}}}, "must be greater than"),
+    "drain": ({"rollout": {"drainSeconds": 29}}, "cuts the answers"),
+    "interval": ({"monitoring": {"intervalSeconds": 16}}, "must be at most 15"),
+    "qps": ({"autoscaling": {"targets": {"qpsPerReplica": "0.0"}}}, "must be greater than 0"),
+    "qps as number": ({"autoscaling": {"targets": {"qpsPerReplica": 5.5}}}, "must be of type string"),
+    "image": ({"image": {"repository": "r"}}, "needs image.tag or image.digest"),
+    "tag alone": ({"image": {"tag": "1"}}, "need image.repository"),
+    "env": ({"server": {"extraEnv": [{"name": "CHATTTS_MODEL"}]}}, "set by the operator from the other fields"),
+    "voices": ({"voices": {"claimName": "a", "configMapRef": {"name": "b"}}}, "and not both"),
+    "device": ({"server": {"device": "TPU"}}, "Unsupported value"),
+    "quantity": ({"resources": {"limits": {"cpu": "lots"}}}, "should match"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_ones_are_refused_with_a_sentence(plane: ControlPlane, case: str) -> None:
+    spec, sentence = BAD[case]
+    status, answer = plane.request("POST", SERVICES, service_body("bad", spec))
+    assert status == 422
+    assert sentence in answer["message"]
+
+
+@pytest.mark.parametrize("name", ["1abc", "a" * 51, "a.b"])
+def test_names_that_children_cannot_have(plane: ControlPlane, name: str) -> None:
+    status, answer = apply(plane, name)
+    assert status == 422
+    assert "metadata.name must" in answer["message"]
+
+
+def test_scale(plane: ControlPlane) -> None:
+    apply(plane, "scaled", replicas=2)
+    reconcile(plane, "scaled")
+    _, scale = plane.request("GET", f"{SERVICES}/scaled/scale")
+    assert scale["spec"]["replicas"] == 2
+    assert scale["status"]["selector"].startswith("app.kubernetes.io/name=chattts,")
+
+
+def test_an_unknown_field_is_permanent(plane: ControlPlane) -> None:
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"namespace": "default", "name": "x"},
+        "spec": {"nonsense": 1},
+    }
+    with pytest.raises(KubeError, match="field not declared") as caught:
+        with_kube(plane, lambda kube: kube.apply(api.DEPLOYMENT, body, force=False))
+    assert caught.value.permanent
+
+
+# --- a reconcile ---
+
+
+@pytest.mark.parametrize("name", [name for name in SPECS if name != "image-volume"])
+def test_second_run_writes_nothing(plane: ControlPlane, name: str) -> None:
+    """Defaults and quantities of the API server must not look like drift."""
+    service = f"idle-{name}"
+    apply(plane, service, **SPECS[name])
+    before = writes(plane)
+    reconcile(plane, service)
+    assert writes(plane) - before == 5  # four children and the status
+    after = writes(plane)
+    for _ in range(2):  # each time a new process
+        reconcile(plane, service, times=3)
+    assert writes(plane) == after
+
+
+def test_a_feature_that_the_cluster_lacks_is_told_and_not_fought(plane: ControlPlane) -> None:
+    """Kubernetes 1.34 drops image volumes in silence; where they are on, this is one more that writes nothing twice."""
+    apply(plane, "volume", **SPECS["image-volume"])
+    reconcile(plane, "volume", times=2)
+    before = writes(plane)
+    reconcile(plane, "volume", times=5)
+    _, deployment = plane.request("GET", "/apis/apps/v1/namespaces/default/deployments/volume")
+    kept = "image" in deployment["spec"]["template"]["spec"]["volumes"][0]
+    assert writes(plane) - before == (0 if kept else 1)  # a new process tries once
+    _, body = plane.request("GET", f"{SERVICES}/volume")
+    progressing = next(item for item in body["status"]["conditions"] if item["type"] == "Progressing")
+    assert kept or "does not keep Deployment.spec" in progressing["message"]
+
+
+def test_drift_and_dropped_fields(plane: ControlPlane) -> None:
+    apply(plane, "drift", scheduling={"nodeSelector": {"gpu": "l4"}}, server={"maxBatchSize": 4})
+    reconcile(plane, "drift")
+    path = "/apis/apps/v1/namespaces/default/deployments/drift"
+    merge = "application/merge-patch+json"
+    plane.request("PATCH", path, {"spec": {"replicas": 7}, "metadata": {"annotations": {"mine": "kept"}}}, merge)
+    reconcile(plane, "drift")
+    _, body = plane.request("GET", path)
+    assert body["spec"]["replicas"] == 1
+    assert body["metadata"]["annotations"]["mine"] == "kept"
+    assert body["spec"]["template"]["spec"]["nodeSelector"] == {"gpu": "l4"}
+    apply(plane, "drift")
+    reconcile(plane, "drift")
+    pod = plane.request("GET", path)[1]["spec"]["template"]["spec"]
+    assert "nodeSelector" not in pod
+    assert "CHATTTS_MAX_BATCH_SIZE" not in [item["name"] for item in pod["containers"][0]["env"]]
+
+
+def test_a_foreign_service_is_not_taken_over(plane: ControlPlane) -> None:
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "foreign"},
+        "spec": {"ports": [{"port": 1}], "selector": {"app": "mine"}},
+    }
+    plane.request("POST", "/api/v1/namespaces/default/services", foreign)
+    apply(plane, "foreign")
+    reconcile(plane, "foreign")
+    _, service = plane.request("GET", "/api/v1/namespaces/default/services/foreign")
+    assert service["spec"]["selector"] == {"app": "mine"}
+    _, body = plane.request("GET", f"{SERVICES}/foreign")
+    conflict = next(item for item in body["status"]["conditions"] if item["type"] == "Conflict")
+    assert (conflict["status"], "Service" in conflict["message"]) == ("True", True)
+    assert plane.request("GET", "/apis/apps/v1/namespaces/default/deployments/foreign")[0] == 404
+
+
+def test_the_fences_of_the_api_server(plane: ControlPlane) -> None:
+    """What the fake claims of the real one: wrong uid refused, no takeover without force, one Lease per race."""
+    apply(plane, "fence")
+    reconcile(plane, "fence")
+
+    async def act(kube: Kube) -> list[int]:
+        live = await kube.get(api.SERVICE, "default", "fence")
+        assert live is not None
+        intent = {key: live[key] for key in ("apiVersion", "kind")} | {"spec": {"type": "NodePort"}}
+        statuses = []
+        wrong = {**intent, "metadata": {"namespace": "default", "name": "fence", "uid": "another"}}
+        gone = {**intent, "metadata": {"namespace": "default", "name": "gone", "uid": "another"}}
+        for body in (wrong, gone):
+            with pytest.raises(KubeError) as caught:
+                await kube.apply(api.SERVICE, body, force=True)
+            statuses.append(caught.value.status)
+        await kube.delete(api.SERVICE, "default", "fence", "another")  # 409: another object, left alone
+        assert await kube.get(api.SERVICE, "default", "fence") is not None
+        return statuses
+
+    assert with_kube(plane, act) == [422, 409]
+
+
+# --- the process ---
+
+
+def test_the_operator_starts_works_and_leaves(plane: ControlPlane, tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(plane.kubeconfig),
+        "PYTHONPATH": str(ROOT / "operator"),
+        "CHATTTS_OPERATOR_DEFAULT_SERVER_IMAGE": "image:1",
+        "CHATTTS_OPERATOR_HEALTH_PORT": "0",
+        "CHATTTS_OPERATOR_METRICS_PORT": "0",
+    }
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        operator = subprocess.Popen(
+            [sys.executable, "-m", "chattts_operator", "run"], env=environment, stdout=output, stderr=output
+        )
+    try:
+        apply(plane, "whole")
+        wait(lambda: "status" in plane.request("GET", f"{SERVICES}/whole")[1], log)
+        service = "/api/v1/namespaces/default/services/whole"
+        plane.request("DELETE", service)
+        wait(lambda: plane.request("GET", service)[0] == 200, log)
+        lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/chattts-operator"
+        assert plane.request("GET", lease)[1]["spec"]["holderIdentity"]
+        operator.send_signal(signal.SIGTERM)
+        assert operator.wait(10) == 0
+        assert plane.request("GET", lease)[1]["spec"]["holderIdentity"] == ""
+    finally:
+        if operator.poll() is None:
+            operator.kill()
+            operator.wait()
+
+
+def wait(done: Callable[[], bool], log: Path, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
