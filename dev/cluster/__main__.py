@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 
 from dev.cluster import docker, images, locks, recipes
 from dev.cluster.cluster import Cluster, docker_works, engine_of
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     load_.set_defaults(run=load, timed=True)
     push_ = commands.add_parser("push", help="build both images and push them to a registry")
     push_.add_argument("--registry", required=True, help="host/path")
-    push_.add_argument("--tag", default="dev")
+    push_.add_argument("--tag", default=version("chattts-k8s"), help="default: the project's version")
     push_.set_defaults(run=push, timed=True)
     return result
 

@@ -46,6 +46,7 @@ class LocalNode:
         self.kubectl_path = binary(cache, "kubernetes", "kubectl")
         self.helm_path = binary(cache, "helm", "helm")
         self._leash: int | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
         self._keys: dict[str, str] = {}
 
     def up(self, *, keep: bool) -> None:
@@ -59,8 +60,8 @@ class LocalNode:
         self.state.root.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         with step("starting the node"):
-            process = self._start_guard()
-            self._wait_ready(process)
+            self._guard = self._start_guard()
+            self._wait_ready(self._guard)
             self.load([PAUSE_IMAGE])
         record_seconds(self.cache, "node start", time.monotonic() - started)
         if keep:
@@ -73,6 +74,9 @@ class LocalNode:
         """Ends the node if there is one, and removes what a killed one has left. Safe to call at any time."""
         if not locks.is_free(self.state.lock):
             self._end_guard()
+        if self._guard is not None:
+            self._guard.wait(10)
+            self._guard = None
         cgroups.remove(self.state.cgroup)
         if self.state.root.exists():
             for path in self.state.root.iterdir():
