@@ -1,4 +1,4 @@
-"""`chattts-operator run | crd`: flags, logging and exit status. Knows nothing of Kubernetes."""
+"""`chattts-operator run`: flags, logging and exit status. Knows nothing of Kubernetes."""
 
 from __future__ import annotations
 

@@ -202,6 +202,7 @@ class Operator:
         await self.ticker.tick(time.time())
         self._last_tick = time.monotonic()
         self.metrics.tick_seconds.set(self._last_tick - started)
+        self.metrics.decided(self.ticker.decisions)
 
     async def _report(self) -> None:
         while True:

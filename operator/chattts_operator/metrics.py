@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+
+from . import api
+from .autoscaling.signals import Decision
 
 
 class Metrics:
@@ -26,13 +31,22 @@ class Metrics:
         self.queue_oldest = gauge("queue_oldest_seconds", "How long the first of them waits.")
         self.leader = gauge("leader", "1 while this operator leads.")
         self.desired = gauge("desired_replicas", "Replicas decided on.", "namespace", "tts_service")
-        self.scale_events = counter("scale_total", "Changes of the number of replicas.", "direction", "reason")
+        self.scale_decisions = counter("scale_total", "Decisions to change the number.", "direction", "reason")
         self.prometheus_failures = counter("prometheus_failures_total", "Scaling ticks without an answer.")
         self.tick_seconds = gauge("scaling_tick_seconds", "Duration of the last scaling tick.")
         self.requests = counter("api_requests_total", "Requests to the API server.", "verb", "code")
 
     def request(self, verb: str, status: int) -> None:
         self.requests.labels(verb, str(status) if status else "none").inc()
+
+    def decided(self, decisions: Mapping[api.Key, Decision]) -> None:
+        """After every tick; a service that is gone leaves no series behind."""
+        self.desired.clear()
+        for key, decision in decisions.items():
+            self.desired.labels(*key).set(decision.desired)
+            if decision.desired != decision.committed:
+                direction = "out" if decision.desired > decision.committed else "in"
+                self.scale_decisions.labels(direction, decision.reason).inc()
 
     def serve(self, port: int) -> None:
         if port:

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import api
 from .quantities import parse_quantity
+from .reader import Reader
 
 GPU_TOLERATION: Mapping[str, Any] = {"key": "nvidia.com/gpu", "operator": "Exists"}
 
@@ -153,7 +154,7 @@ class TTSServiceSpec:
 def parse(body: api.Body, operator: OperatorDefaults) -> TTSServiceSpec:
     """Raises InvalidSpec with all problems."""
     problems: list[str] = []
-    spec = _Reader(body.get("spec") or {}, "spec", problems)
+    spec = Reader(body.get("spec") or {}, "spec", problems)
     parsed = TTSServiceSpec(
         key=api.key_of(body),
         uid=body["metadata"]["uid"],
@@ -178,56 +179,7 @@ def parse(body: api.Body, operator: OperatorDefaults) -> TTSServiceSpec:
     return parsed
 
 
-class _Reader:
-    """Reads one object of spec; what does not fit is noted and the default taken, so that all problems come at once."""
-
-    def __init__(self, data: Mapping[str, Any], path: str, problems: list[str]) -> None:
-        self.data, self.path, self.problems = data, path, problems
-
-    def problem(self, name: str, rule: str) -> None:
-        self.problems.append(f"{self.path}.{name} {rule}")
-
-    def section(self, name: str) -> _Reader:
-        return _Reader(self.mapping(name), f"{self.path}.{name}", self.problems)
-
-    def mapping(self, name: str) -> Mapping[str, Any]:
-        value = self.data.get(name)
-        if value is None or isinstance(value, Mapping):
-            return value or {}
-        self.problem(name, "must be an object")
-        return {}
-
-    def sequence(self, name: str) -> tuple[Any, ...]:
-        value = self.data.get(name)
-        if value is None or isinstance(value, list):
-            return tuple(value or ())
-        self.problem(name, "must be a list")
-        return ()
-
-    def text(self, name: str, default: str = "", choices: tuple[str, ...] = ()) -> str:
-        value = self.data.get(name)
-        if value is None:
-            return default
-        if not isinstance(value, str) or (choices and value not in choices):
-            self.problem(name, f"must be one of {', '.join(choices)}" if choices else "must be a text")
-            return default
-        return value
-
-    def integer(self, name: str, default: int, low: int, high: int) -> int:
-        value = self.optional_integer(name, low, high)
-        return default if value is None else value
-
-    def optional_integer(self, name: str, low: int, high: int) -> int | None:
-        value = self.data.get(name)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self.problem(name, f"must be a whole number from {low} to {high}")
-            return None
-        return value
-
-
-def _image(image: _Reader) -> Image:
+def _image(image: Reader) -> Image:
     repository, tag, digest = image.text("repository"), image.text("tag"), image.text("digest")
     if repository and not (tag or digest):
         image.problem("repository", "needs image.tag or image.digest")
@@ -247,7 +199,7 @@ _NEEDED_BY_SOURCE = {
 }
 
 
-def _model(model: _Reader) -> Model:
+def _model(model: Reader) -> Model:
     source = model.text("source", "HuggingFace", tuple(_NEEDED_BY_SOURCE))
     for name in _NEEDED_BY_SOURCE[source]:
         if not model.text(name):
@@ -264,7 +216,7 @@ def _model(model: _Reader) -> Model:
     )
 
 
-def _server(server: _Reader) -> Server:
+def _server(server: Reader) -> Server:
     return Server(
         device=server.text("device", "Auto", ("Auto", "CUDA", "CPU")),
         max_batch_size=server.optional_integer("maxBatchSize", 1, 1024),
@@ -275,7 +227,7 @@ def _server(server: _Reader) -> Server:
     )
 
 
-def _accelerator(accelerator: _Reader) -> Accelerator:
+def _accelerator(accelerator: Reader) -> Accelerator:
     vendor = accelerator.text("vendor", "NVIDIA", ("NVIDIA", "None"))
     name = accelerator.text("resourceName", "nvidia.com/gpu")
     return Accelerator(
@@ -285,7 +237,7 @@ def _accelerator(accelerator: _Reader) -> Accelerator:
     )
 
 
-def _scheduling(scheduling: _Reader) -> Scheduling:
+def _scheduling(scheduling: Reader) -> Scheduling:
     tolerations = scheduling.sequence("tolerations")
     return Scheduling(
         node_selector=scheduling.mapping("nodeSelector"),
@@ -298,7 +250,7 @@ def _scheduling(scheduling: _Reader) -> Scheduling:
     )
 
 
-def _rollout(rollout: _Reader) -> Rollout:
+def _rollout(rollout: Reader) -> Rollout:
     return Rollout(
         capacity_policy=rollout.text("capacityPolicy", "Auto", ("Auto", "Replace", "Surge", "Recreate")),
         startup_deadline_seconds=rollout.integer("startupDeadlineSeconds", 900, 30, 86400),
@@ -306,7 +258,7 @@ def _rollout(rollout: _Reader) -> Rollout:
     )
 
 
-def _autoscaling(autoscaling: _Reader, operator: OperatorDefaults) -> Autoscaling:
+def _autoscaling(autoscaling: Reader, operator: OperatorDefaults) -> Autoscaling:
     modes = (api.MODE_NONE, api.MODE_OPERATOR, "HorizontalPodAutoscaler", "KEDA")
     default_mode = api.MODE_OPERATOR if operator.has_prometheus else api.MODE_NONE
     targets, up = autoscaling.section("targets"), autoscaling.section("scaleUp")
@@ -318,7 +270,7 @@ def _autoscaling(autoscaling: _Reader, operator: OperatorDefaults) -> Autoscalin
         min_replicas=max(1, autoscaling.integer("minReplicas", 1, 0, 1000)),  # 0 comes with autoscaling.idle
         max_replicas=autoscaling.integer("maxReplicas", 8, 1, 1000),
         p99_milliseconds=targets.integer("p99Milliseconds", 1200, 10, 600_000),
-        qps_per_replica=_positive_number(targets, "qpsPerReplica"),
+        qps_per_replica=targets.positive_number("qpsPerReplica"),
         concurrency_per_replica=targets.optional_integer("concurrencyPerReplica", 1, 10_000),
         latency_signal=targets.text("latencySignal", "Duration", ("Duration", "FirstAudio")),
         slo_max_audio_seconds=targets.integer("sloMaxAudioSeconds", 15, 1, 3600),
@@ -331,40 +283,12 @@ def _autoscaling(autoscaling: _Reader, operator: OperatorDefaults) -> Autoscalin
         down_percent=down.integer("maxPercent", 25, 1, 100),
         fallback_after_seconds=fallback.integer("afterSeconds", 300, 60, 86400),
         fallback_replicas=fallback.optional_integer("replicas", 1, 1000),
-        hold_until=_time(hold, "until"),
+        hold_until=hold.time("until"),
         hold_by=hold.text("by"),
     )
 
 
-def _positive_number(reader: _Reader, name: str) -> float | None:
-    text = reader.text(name)
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e9:
-        reader.problem(name, 'must be a number greater than 0 in quotes, for example "5.5"')
-        return None
-    return value
-
-
-def _time(reader: _Reader, name: str) -> datetime | None:
-    text = reader.text(name)
-    if not text:
-        return None
-    try:
-        value: datetime | None = datetime.fromisoformat(text)
-    except ValueError:
-        value = None
-    if value is None or value.tzinfo is None:
-        reader.problem(name, "must be a time with zone, for example 2026-12-01T08:00:00Z")
-        return None
-    return value
-
-
-def _networking(service: _Reader) -> Networking:
+def _networking(service: Reader) -> Networking:
     return Networking(
         service_type=service.text("type", "ClusterIP", ("ClusterIP", "NodePort", "LoadBalancer")),
         port=service.integer("port", 80, 1, 65535),
@@ -372,7 +296,7 @@ def _networking(service: _Reader) -> Networking:
     )
 
 
-def _monitoring(monitoring: _Reader, operator: OperatorDefaults) -> Monitoring:
+def _monitoring(monitoring: Reader, operator: OperatorDefaults) -> Monitoring:
     return Monitoring(
         monitor=monitoring.text("monitor", "", ("None", "PodMonitor", "Annotations")) or None,
         labels={**(operator.monitoring_labels or {}), **monitoring.mapping("labels")},
@@ -381,7 +305,7 @@ def _monitoring(monitoring: _Reader, operator: OperatorDefaults) -> Monitoring:
     )
 
 
-def _ignored(spec: _Reader) -> tuple[str, ...]:
+def _ignored(spec: Reader) -> tuple[str, ...]:
     """Said in an Event and in the log, so that nobody believes that a field works which does not yet."""
     server, autoscaling = spec.section("server"), spec.section("autoscaling")
     disruption, networking = spec.section("disruption"), spec.section("networking")

@@ -142,10 +142,9 @@ def age(selector: str = "") -> str:
 
 
 def reporting(selector: str = "") -> str:
-    """Pods, not series: each pod has one chattts_inflight_requests."""
-    return (
-        f"count by (namespace, tts_service) (count_over_time(chattts_inflight_requests{matchers(selector)}[1m]) >= 2)"
-    )
+    """Pods, not series."""
+    samples = f"count_over_time(chattts_inflight_requests{matchers(selector)}[1m])"
+    return f"count by (namespace, tts_service) (max by (namespace, tts_service, pod) ({samples}) >= 2)"
 
 
 def rule_group(name: str, promise: Promise, selector: str = "") -> dict[str, Any]:
