@@ -45,7 +45,7 @@ class SpeechServer(uvicorn.Server):
             uvicorn.Config(
                 self._app, host=settings.host, port=settings.port, loop="uvloop", http=SpeechProtocol, ws="none",
                 lifespan="on", log_config=None, access_log=False, server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=5, backlog=4096,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=1, backlog=4096,
             )
         )  # fmt: skip
 

@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 def _children_find_the_package() -> Iterator[None]:
     """pytest's pythonpath is not the children's."""
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(HERE.parents[1] / "server")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[1] / "server"), str(HERE.parents[1])])
     yield
     if before is None:
         del os.environ["PYTHONPATH"]

@@ -31,8 +31,8 @@ async def test_long_text_comes_in_order_and_whole(serve):
 
 
 async def test_full_is_429_with_retry_after_and_still_ready(serve):
-    """One row at a time, 0.47 s each: the second second of audio in the queue is over the limit of 0.1 s."""
-    flags = ("--step-seconds", "0.01", "--rows", "1", "--throughput", "2")
+    """One row at a time, 0.25 s each; predicted are 2 audio seconds a second, so 2 s of audio fill the limit of 1 s."""
+    flags = ("--step-seconds", "0.005", "--rows", "1", "--throughput", "2")
     async with serve(*flags, max_queue_wait_milliseconds="1000") as running:
         answers = await asyncio.gather(*(speech(running, response_format="wav", max_seconds=1) for _ in range(6)))
         refused = [answer for answer in answers if answer.status_code == 429]
@@ -179,7 +179,7 @@ async def test_metrics_are_on_their_own_port_only(serve):
 
 
 async def test_livez_answers_while_the_engine_is_busy(serve):
-    async with serve("--step-seconds", "0.02") as running:
+    async with serve("--step-seconds", "0.01") as running:
         busy = [asyncio.create_task(speech(running, max_seconds=1)) for _ in range(8)]
         worst = 0.0
         for _ in range(20):

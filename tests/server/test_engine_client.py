@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 
 from chattts_server.engine.client import EngineClient
 from chattts_server.engine.nouns import UNLIMITED_CREDIT, Limits, Sampling, StepReport, Voice, samples_of
@@ -16,6 +17,7 @@ from chattts_server.engine.vocabulary import bert_entries
 from chattts_server.errors import DeadlinePassed, EngineFailure, InvalidRequest, NotReady
 from tests.server.harness import fake_command, until
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 ENTRIES = bert_entries()
 SECOND = 47  # steps
 
@@ -38,6 +40,13 @@ def submit(client, text="好", steps=SECOND, deadline=None, credit=UNLIMITED_CRE
     return client.submit(ids, Voice(), Sampling(**sampling), Limits(steps), deadline, credit, window)
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client():
+    """One engine for all tests that do it no harm."""
+    async with engine("--step-seconds", "0.0005") as shared:
+        yield shared
+
+
 async def samples(row):
     return sum([len(pcm) // 4 async for pcm in row])
 
@@ -47,14 +56,13 @@ def lines(log: Path, wanted: str = ""):
     return [line for line in text.splitlines() if line.startswith(wanted)]
 
 
-async def test_a_row_comes_in_chunks_of_at_most_a_second_and_ends():
-    async with engine() as client:
-        row = submit(client, steps=150)
-        sizes = [len(pcm) // 4 async for pcm in row]
-        assert sum(sizes) == samples_of(150)
-        assert max(sizes) <= 24000
-        assert len(sizes) == 4
-        assert (row.finish.reason, row.finish.steps) == ("limit", 150)
+async def test_a_row_comes_in_chunks_of_at_most_a_second_and_ends(client):
+    row = submit(client, steps=150)
+    sizes = [len(pcm) // 4 async for pcm in row]
+    assert sum(sizes) == samples_of(150)
+    assert max(sizes) <= 24000
+    assert len(sizes) == 4
+    assert (row.finish.reason, row.finish.steps) == ("limit", 150)
 
 
 async def test_rows_that_come_together_share_a_batch(tmp_path):
@@ -68,16 +76,15 @@ async def test_rows_that_come_together_share_a_batch(tmp_path):
     assert len(batches) < 9
 
 
-async def test_without_credit_a_reader_gets_no_more():
-    async with engine() as client:
-        row = submit(client, steps=470, credit=24000)
-        first = await anext(row)
-        assert len(first) // 4 == 24000
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
-                await anext(row)
-        row.give_credit(UNLIMITED_CREDIT)  # the same row with credit comes whole
-        assert 24000 + await samples(row) == samples_of(470)
+async def test_without_credit_a_reader_gets_no_more(client):
+    row = submit(client, steps=470, credit=24000)
+    first = await anext(row)
+    assert len(first) // 4 == 24000
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await anext(row)
+    row.give_credit(UNLIMITED_CREDIT)  # the same row with credit comes whole
+    assert 24000 + await samples(row) == samples_of(470)
 
 
 async def test_a_row_without_any_credit_is_not_started(tmp_path):
@@ -90,21 +97,19 @@ async def test_a_row_without_any_credit_is_not_started(tmp_path):
         assert await samples(waiting) == samples_of(SECOND)
 
 
-async def test_credit_is_renewed_by_reading():
-    async with engine() as client:
-        assert await samples(submit(client, steps=470, credit=24000, window=True)) == samples_of(470)
+async def test_credit_is_renewed_by_reading(client):
+    assert await samples(submit(client, steps=470, credit=24000, window=True)) == samples_of(470)
 
 
-async def test_a_slow_reader_is_measured_as_starved_time():
-    async with engine() as client:
-        slow, quick = submit(client, steps=200, credit=24000), submit(client, steps=200)
-        await samples(quick)
-        await anext(slow)
-        await asyncio.sleep(0.2)
-        slow.give_credit(UNLIMITED_CREDIT)
-        await samples(slow)
-        assert slow.starved_seconds >= 0.2
-        assert quick.starved_seconds == 0.0
+async def test_a_slow_reader_is_measured_as_starved_time(client):
+    slow, quick = submit(client, steps=200, credit=24000), submit(client, steps=200)
+    await samples(quick)
+    await anext(slow)
+    await asyncio.sleep(0.2)
+    slow.give_credit(UNLIMITED_CREDIT)
+    await samples(slow)
+    assert slow.starved_seconds >= 0.2
+    assert quick.starved_seconds == 0.0
 
 
 async def test_a_cancelled_row_stops_at_the_next_step_and_its_mate_is_unchanged(tmp_path):
@@ -120,29 +125,28 @@ async def test_a_cancelled_row_stops_at_the_next_step_and_its_mate_is_unchanged(
 
 
 async def test_a_deadline_in_the_queue_and_one_while_spoken():
-    async with engine("--step-seconds", "0.005", "--rows", "1") as client:
+    async with engine("--step-seconds", "0.002", "--rows", "1") as client:
         now = client.clock()
-        running = submit(client, steps=200)
+        running = submit(client, steps=300)
         queued = submit(client, deadline=now + 0.1)
         with pytest.raises(DeadlinePassed):
             await samples(queued)
-        assert await samples(running) == samples_of(200)
+        assert await samples(running) == samples_of(300)
         with pytest.raises(DeadlinePassed):
             await samples(submit(client, steps=2000, deadline=client.clock() + 0.2))
         assert await samples(submit(client, deadline=client.clock() + 5)) == samples_of(SECOND)
 
 
-async def test_a_poison_row_fails_alone():
-    async with engine("--step-seconds", "0.002") as client:
-        blocker = submit(client, "起", steps=10, seed=1)  # the others gather behind it
-        poison, invalid = submit(client, "毒"), submit(client, "坏")
-        good = [submit(client) for _ in range(4)]
-        with pytest.raises(EngineFailure):
-            await samples(poison)
-        with pytest.raises(InvalidRequest):
-            await samples(invalid)
-        assert await asyncio.gather(*(samples(row) for row in good)) == [samples_of(SECOND)] * 4
-        assert await samples(blocker) == samples_of(10)
+async def test_a_poison_row_fails_alone(client):
+    blocker = submit(client, "起", steps=10, seed=1)  # the others gather behind it
+    poison, invalid = submit(client, "毒"), submit(client, "坏")
+    good = [submit(client) for _ in range(4)]
+    with pytest.raises(EngineFailure):
+        await samples(poison)
+    with pytest.raises(InvalidRequest):
+        await samples(invalid)
+    assert await asyncio.gather(*(samples(row) for row in good)) == [samples_of(SECOND)] * 4
+    assert await samples(blocker) == samples_of(10)
 
 
 async def test_a_dead_engine_fails_its_rows_and_is_replaced():
@@ -201,10 +205,9 @@ async def test_another_protocol_is_not_talked_to():
     assert codes == [1]
 
 
-async def test_a_voice_is_encoded():
-    async with engine() as client:
-        codes = await client.encode_voice(np.zeros(100, "<f4").tobytes())
-        assert np.frombuffer(codes, "<u2").tolist() == [100] * 12
+async def test_a_voice_is_encoded(client):
+    codes = await client.encode_voice(np.zeros(100, "<f4").tobytes())
+    assert np.frombuffer(codes, "<u2").tolist() == [100] * 12
 
 
 async def test_drain_finishes_what_runs_and_what_waits(tmp_path):
@@ -227,10 +230,9 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-async def test_the_socket_is_for_its_owner_alone():
-    async with engine() as client:
-        path = socket_of(client.pid)
-        assert [mode(path), mode(path.parent)] == [0o600, 0o700]
+async def test_the_socket_is_for_its_owner_alone(client):
+    path = socket_of(client.pid)
+    assert [mode(path), mode(path.parent)] == [0o600, 0o700]
 
 
 async def test_the_engine_ends_when_the_http_process_has_gone():

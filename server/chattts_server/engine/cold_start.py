@@ -6,10 +6,10 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from chattts_server.engine.chat_model import MAX_STEPS, MAX_TOKENS, ChatModel
 from chattts_server.engine.checkpoint import CannotServe, open_checkpoint, verify
 from chattts_server.engine.nouns import (
     PROTOCOL,
@@ -23,8 +23,10 @@ from chattts_server.engine.nouns import (
     samples_of,
     steps_for,
 )
-from chattts_server.engine.sizes import speaker_statistics
 from chattts_server.engine.threads import cpu_threads
+
+if TYPE_CHECKING:
+    from chattts_server.engine.chat_model import ChatModel
 
 # A batch is answered as a whole: more rows give throughput and make the first of them wait for the last.
 ROWS_ON_CPU, ROWS_ON_GPU = 8, 32
@@ -45,6 +47,10 @@ def run(send: Callable[[Phase], None], options: argparse.Namespace, began: float
     device = _device(options.device)
     _check_dtype(options.dtype)
     checkpoint = open_checkpoint(Path(options.model))
+    # After what may fail at once: ChatTTS takes seconds to import.
+    from chattts_server.engine.chat_model import MAX_STEPS, MAX_TOKENS, ChatModel
+    from chattts_server.engine.sizes import speaker_statistics
+
     done("import")
     verify(checkpoint)
     done("verify")

@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    faulthandler.enable()  # the watchdog ends a hung engine with SIGABRT: the stack goes to the log
     options = _options(argv)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
     began = time.monotonic()
@@ -212,4 +211,5 @@ def _resident_bytes() -> int:
 
 
 if __name__ == "__main__":
+    faulthandler.enable()  # the watchdog ends a hung engine with SIGABRT: the stack goes to the log
     sys.exit(main())
