@@ -60,8 +60,8 @@ types: setup ## mypy --strict
 unit: setup ## Unit tests, no cluster
 	@$(PY) -m dev.stages unit
 
-generate: setup ## Make generated files again (chart's CRD copy, manifests/install.yaml)
-	@$(PY) charts/generate.py
+generate: setup ## Make generated files again (the chart's copies, manifests/install.yaml, the tree in README)
+	@$(PY) charts/generate.py && $(PY) -m dev.tree
 
 test: setup ## Everything: lint, types, unit, rules, chart, packaging, end to end on the real cluster
 	@$(PY) -m dev.stages all
