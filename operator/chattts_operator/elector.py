@@ -81,7 +81,7 @@ class Elector:
 
     async def release(self) -> None:
         """Lets another one start at once. Best effort: without it the Lease runs out."""
-        if self._held is None:
+        if self._held is None or not self.leading:
             return
         self._valid_until = float("-inf")
         lease, self._held = self._held, None
@@ -95,19 +95,29 @@ class Elector:
         """True: we hold it now. Validity counts from before the request, since its answer may be late."""
         started = self._clock()
         try:
-            lease = await self._kube.get(api.LEASE, self._namespace, self._name)
-            if lease is None:
-                self._held = await self._kube.create(api.LEASE, self._body(None))
-            elif self._may_take(lease):
-                self._held = await self._kube.replace(api.LEASE, self._body(lease))
-            else:
-                self._held = None
-                return False
+            async with asyncio.timeout(self._timing.renew / 2):  # so that there is time for a second try
+                if not await self._write():
+                    return False
+        except TimeoutError:
+            LOG.warning("lease: the API server did not answer within %g s", self._timing.renew / 2)
+            return False
         except KubeError as error:
             if error.status != 409:  # 409: somebody was faster; the next round shows who
                 LOG.warning("lease: %s", error)
             return False
         self._valid_until = started + self._timing.renew
+        return True
+
+    async def _write(self) -> bool:
+        """False: it is another's."""
+        lease = await self._kube.get(api.LEASE, self._namespace, self._name)
+        if lease is None:
+            self._held = await self._kube.create(api.LEASE, self._body(None))
+        elif self._may_take(lease):
+            self._held = await self._kube.replace(api.LEASE, self._body(lease))
+        else:
+            self._held = None
+            return False
         return True
 
     def _may_take(self, lease: api.Body) -> bool:
