@@ -24,11 +24,11 @@ class Line:
         self.cut = False
 
     async def _through(self, call: Any) -> Any:
-        if self.cut:
-            await asyncio.sleep(10)
-            call.close()
-            raise KubeError(0, "no answer")
-        return await call
+        if not self.cut:
+            return await call
+        call.close()
+        await asyncio.sleep(10)
+        raise KubeError(0, "no answer")
 
     async def get(self, *arguments: Any) -> Any:
         return await self._through(self.kube.get(*arguments))
