@@ -29,7 +29,7 @@ def create_app(
     """`command`: another engine process (tests). `on_fatal` gets the exit code when the engine cannot be had."""
     metrics = Metrics(settings.slo_milliseconds / 1000, settings.slo_max_audio_seconds)
     engine = EngineClient(
-        command or EngineCommand.of(settings.model, settings.device, settings.dtype, settings.max_batch_size),
+        command or _engine_command(settings),
         on_report=lambda report: synthesis.take_report(report),
         on_hello=lambda hello: synthesis.greet(hello),
         on_fatal=on_fatal,
@@ -60,6 +60,11 @@ def create_app(
     app.add_middleware(RequestFrame, clock=time.monotonic, is_draining=lambda: synthesis.draining)
     app.add_middleware(ArrivalClock)
     return app
+
+
+def _engine_command(settings: Settings) -> EngineCommand:
+    rows = settings.max_batch_size
+    return EngineCommand.of(settings.model, settings.device, settings.dtype, rows, settings.log_format)
 
 
 class ArrivalClock:

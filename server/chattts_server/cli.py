@@ -59,6 +59,10 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
+    # Read by huggingface_hub while it is imported. Its own state goes beside what it downloads: there may be no HOME.
+    os.environ["HF_HUB_OFFLINE"] = "0"
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # lines instead of bars: this runs in a Job's log
+    os.environ.setdefault("HF_HOME", str(arguments.to / ".hub"))
     from chattts_server.fetch import FetchError, fetch
 
     def say(line: str) -> None:
@@ -73,6 +77,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 
 def _make_checkpoint(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("LOGNAME", "chattts")  # torch asks for the user's name; a bare uid has none
     from chattts_server.engine.random_checkpoint import make_checkpoint  # imports torch; serve never does
 
     make_checkpoint(arguments.out, arguments.size, arguments.seed, arguments.end, lambda name: print(f"wrote {name}"))

@@ -9,7 +9,6 @@ TO/revision.json         says that TO is complete, and of what
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import threading
@@ -80,7 +79,6 @@ def is_complete(to: Path, repository: str, revision: str) -> bool:
 
 
 def _download(repository: str, revision: str, name: str, folder: Path, endpoint: str | None, say: Say) -> Path:
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # lines instead of bars: this runs in a Job's log
     import httpx
     from huggingface_hub import hf_hub_download
 

@@ -56,9 +56,9 @@ class EngineCommand:
     watchdog_seconds: float  # without any message for so long the engine counts as hung
 
     @staticmethod
-    def of(model: Path, device: str, dtype: str, rows: int | None) -> EngineCommand:
+    def of(model: Path, device: str, dtype: str, rows: int | None, log_format: str) -> EngineCommand:
         argv = [sys.executable, "-m", "chattts_server.engine.process", "--model", str(model), "--device", device]
-        argv += ["--dtype", dtype, *(["--rows", str(rows)] if rows else [])]
+        argv += ["--dtype", dtype, "--log-format", log_format, *(["--rows", str(rows)] if rows else [])]
         # One honest prefill or vocoder pass of a large batch may take long on a fraction of a core.
         return EngineCommand(argv, watchdog_seconds=60.0 if device == "cpu" else 10.0)
 
@@ -265,7 +265,13 @@ class EngineClient:
 
     async def _spawn(self, path: str) -> asyncio.subprocess.Process:
         threads = str(cpu_threads())
-        environment = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1", **os.environ}
+        environment = {
+            "OMP_NUM_THREADS": threads,
+            "OPENBLAS_NUM_THREADS": threads,
+            "HF_HUB_OFFLINE": "1",
+            "LOGNAME": "chattts",  # torch asks for the user's name, which a bare uid in a container has not
+            **os.environ,
+        }
         self._last_message = self.clock()
         return await asyncio.create_subprocess_exec(
             *self._command.argv, "--socket", path, env=environment, stdin=asyncio.subprocess.DEVNULL,

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from chattts_server import logs
 from chattts_server.engine import scheduler
 from chattts_server.engine.checkpoint import CannotServe
 from chattts_server.engine.nouns import (
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _options(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    logs.set_up(options.log_format)
     began = time.monotonic()
     port = EnginePort(options.socket)
     try:
@@ -136,7 +137,7 @@ class Engine:
         try:
             results = self._speak(good) if good else {}
         except (RuntimeError, ArithmeticError, ValueError, IndexError) as error:
-            log.warning("a batch of %d rows failed (%s); each row is tried alone", len(good), type(error).__name__)
+            log.warning("batch failed, rows are tried alone", extra={"rows": len(good), "error": type(error).__name__})
             results = self._one_by_one(good)
         return [results.get(row.submit.id) for row in rows], self._clock() - began
 
@@ -201,6 +202,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", required=True)
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), required=True)
     parser.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), required=True)
+    parser.add_argument("--log-format", choices=("json", "text"), default="json")
     parser.add_argument("--rows", type=int, default=None, help="rows of a batch; default: the engine chooses")
     return parser.parse_args(argv)
 
