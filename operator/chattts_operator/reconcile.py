@@ -113,12 +113,12 @@ class Reconciler:
     async def _write_status(self, spec: TTSServiceSpec | None, observed: Observed, outcome: status.Outcome) -> None:
         key, now = api.key_of(observed.service), self.clock()
         old = observed.service.get("status") or {}
-        may_show = now - self._numbers_shown.get(key, 0.0) >= SHOW_SECONDS
-        if outcome.decision is not None and outcome.decision.desired != outcome.decision.committed:
-            may_show = True
-        new = status.build(spec, observed, replace(outcome, may_show_numbers=may_show), now)
+        due = now - self._numbers_shown.get(key, 0.0) >= SHOW_SECONDS
+        new = status.build(spec, observed, replace(outcome, may_show_numbers=due), now)
         if new == old:
             return
+        if not due:  # there is a write anyway
+            new = status.build(spec, observed, outcome, now)
         if _numbers(new) != _numbers(old):
             self._numbers_shown[key] = now
         metadata = observed.service["metadata"]

@@ -157,7 +157,7 @@ def _scaling_active(spec: TTSServiceSpec | None, outcome: Outcome) -> Condition:
         return Condition(api.SCALING_ACTIVE, None, "NoDecisionYet", "the first decision is on its way")
     if decision.reason in ("MetricsMissing", "Fallback"):
         return Condition(api.SCALING_ACTIVE, False, "MetricsMissing", "metrics are missing: the number is held")
-    if decision.reason in ("WaitingForPods", "Unschedulable", "Held"):
+    if decision.reason in memory.HOLDING:
         return Condition(api.SCALING_ACTIVE, False, decision.reason, "the number is held")
     if scaling.qps_per_replica is None and decision.state.learned_qps is None:
         return Condition(api.SCALING_ACTIVE, True, "LatencyOnly", LATENCY_ONLY)

@@ -13,6 +13,7 @@ from .signals import Change, Decision, State
 
 SHOW_SECONDS = 60.0  # between two writes of changed numbers
 VOLATILE = ("p99", "qps", "reason", "message")
+HOLDING = ("MetricsMissing", "Fallback", "WaitingForPods", "Unschedulable", "Held")  # reasons that a condition tells
 
 
 def state_of(status: Mapping[str, Any]) -> State:

@@ -93,7 +93,8 @@ class Ticker:
     def _is_news(self, key: api.Key, decision: Decision, now: float) -> bool:
         """A change at once; numbers that only move at most once a minute."""
         told_at, told = self._told.get(key, (float("-inf"), {}))
-        telling = {**memory.status_of(decision), "limited": decision.limited}
+        held = decision.reason if decision.reason in memory.HOLDING else ""
+        telling = {**memory.status_of(decision), "limited": decision.limited, "held": held}
         steady = {name: value for name, value in telling.items() if name not in memory.VOLATILE}
         steady_told = {name: value for name, value in told.items() if name not in memory.VOLATILE}
         news = decision.desired != decision.committed or steady != steady_told
