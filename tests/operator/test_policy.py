@@ -89,7 +89,7 @@ def test_breach_is_one_step_and_learns_the_capacity() -> None:
     ("pods", "why"),
     [
         (fleet(2, ready=1), "a pod is on its way"),
-        (fleet(2, last_ready_at=NOW - 74), "the newest pod has not settled"),
+        (fleet(2, last_ready_at=NOW - 104), "the newest pod has not settled"),
         (fleet(2, ready=1, unschedulable=1), "a pod cannot be placed"),
         (fleet(2, rolling_out=True), "a rollout is on"),
     ],
@@ -100,7 +100,7 @@ def test_no_step_twice_for_one_cause(pods: Fleet, why: str) -> None:
 
 
 def test_settled_to_the_second() -> None:
-    assert one(seen=metrics(28.0, **BREACH), pods=fleet(2, last_ready_at=NOW - 75)).desired == 3
+    assert one(seen=metrics(28.0, **BREACH), pods=fleet(2, last_ready_at=NOW - 105)).desired == 3
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_settled_to_the_second() -> None:
     [
         ({"bad_ratio": 0.4}, fleet(1), "when it lasts 120 s"),
         (BREACH, fleet(2, ready=1), "1 pods of the last step are on their way"),
-        (BREACH, fleet(2, last_ready_at=NOW - 25), "the last step has 50 s more"),
+        (BREACH, fleet(2, last_ready_at=NOW - 25), "the last step has 80 s more"),
         (BREACH, fleet(2, rolling_out=True), "a rollout is under way"),
     ],
 )

@@ -16,6 +16,7 @@ from .signals import Change, Decision, Fleet, Metrics, Signals, State
 COLD_START_SECONDS = 90.0  # until one was seen
 COLD_START_RANGE = (30.0, 600.0)
 STALE_SECONDS = 60.0
+EVIDENCE_LAG_SECONDS = 30.0  # a scrape (at most 15 s) and a rule interval (15 s)
 REPORTING_SHARE = 0.8  # of the pods that are Ready for a minute
 CALM_SHARE = 0.8  # of the target: p99 above it forbids scale-in
 KEEP_SHARE = 0.9  # of the capacity that the remaining pods may be loaded with after a scale-in
@@ -177,7 +178,6 @@ def _is_late(metrics: Metrics) -> bool:
 
 def _lateness(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State, now: float) -> str:
     """Why nothing is done about requests that are late or refused at this moment."""
-    shown_from = max(state.hold_until, (fleet.last_ready_at or 0.0) + spec.settle_seconds)
     if not metrics.breach:
         why = f"a step follows when it lasts {spec.sustained_seconds} s"
     elif fleet.rolling_out:
@@ -185,15 +185,20 @@ def _lateness(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State, n
     elif fleet.pending:
         why = f"{fleet.pending} pods of the last step are on their way"
     else:
-        why = f"the last step has {max(0.0, shown_from - now):.0f} s more to show its effect"
+        why = f"the last step has {max(0.0, _shown_from(spec, fleet, state) - now):.0f} s more to show its effect"
     return f"{metrics.bad_ratio or 0.0:.0%} late or refused (target {spec.p99_milliseconds / 1000:g} s): {why}"
 
 
 def _settled(spec: Autoscaling, fleet: Fleet, state: State, now: float) -> bool:
     """One cause, one step: the pods of the last one must be Ready and have had time to show."""
-    if fleet.pending or fleet.unschedulable or fleet.rolling_out or now < state.hold_until:
-        return False
-    return fleet.last_ready_at is None or now - fleet.last_ready_at >= spec.settle_seconds
+    moving = fleet.pending or fleet.unschedulable or fleet.rolling_out
+    return not moving and now >= _shown_from(spec, fleet, state)
+
+
+def _shown_from(spec: Autoscaling, fleet: Fleet, state: State) -> float:
+    """When what Prometheus says is about the pods that are Ready now: it is late by a scrape and a rule interval."""
+    ready = 0.0 if fleet.last_ready_at is None else fleet.last_ready_at + spec.settle_seconds + EVIDENCE_LAG_SECONDS
+    return max(state.hold_until, ready)
 
 
 def _after_step(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State, wanted: int, now: float) -> State:
