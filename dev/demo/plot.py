@@ -42,7 +42,7 @@ def timeline(path: Path, samples: Sequence[Sample], start: float, marks: Mapping
         axis.set_ylim(bottom=0)
         axis.grid(color="#e4e7eb", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(loc="upper right", frameon=False, fontsize=9)
+        axis.legend(loc="center right", frameon=False, fontsize=9)
     for row, (label, at) in enumerate(marks.items()):
         for axis in (top, middle, bottom):
             axis.axvline(at - start, color=GREY, linewidth=0.8)
@@ -54,7 +54,8 @@ def timeline(path: Path, samples: Sequence[Sample], start: float, marks: Mapping
             textcoords="offset points",
             fontsize=8,
         )
-    figure.suptitle(title, fontsize=11)
+    bottom.margins(x=0.08)  # room for the last label
+    figure.suptitle(title[0].upper() + title[1:], fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
