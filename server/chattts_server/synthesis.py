@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from chattts_server import metrics as events
 from chattts_server.admission import Admission, Refusal, Throughput
-from chattts_server.engine.client import EngineClient, RowStream
+from chattts_server.engine.client import EngineClient
 from chattts_server.engine.nouns import (
     SAMPLE_RATE,
     UNLIMITED_CREDIT,
@@ -26,7 +26,9 @@ from chattts_server.engine.nouns import (
     samples_of,
     steps_for,
 )
+from chattts_server.engine.row_stream import RowStream
 from chattts_server.errors import (
+    ClientGone,
     DeadlinePassed,
     EngineFailure,
     InvalidRequest,
@@ -226,7 +228,7 @@ class Speech:
         elapsed = self._owner.clock() - self._utterance.arrived
         if error is None:
             self._owner.metrics.observe(self._served())
-        elif isinstance(error, ServerError) and not isinstance(error, InvalidRequest):
+        elif isinstance(error, ServerError) and not isinstance(error, InvalidRequest | ClientGone):
             delivery = self._utterance.delivery
             self._owner.metrics.observe(events.Broken(delivery, elapsed, self.predicted_seconds))
 

@@ -23,7 +23,7 @@ from chattts_server.engine.decode import Weights, decode
 from chattts_server.engine.nouns import FinishReason, Submit
 from chattts_server.engine.sampling import END_CODE
 from chattts_server.engine.sizes import chat_config
-from chattts_server.engine.speech_model import OnStep, Spoken
+from chattts_server.engine.speech_model import DeviceLost, OnStep, Spoken
 
 SPEAKER_TOKEN = 21143  # [spk_emb]: its embedding is replaced by the speaker's
 MAX_STEPS = 2048
@@ -78,7 +78,10 @@ class ChatModel:
         embeddings = self._embed(ids, text_mask)
         self._place_speakers(embeddings, ids, rows)
         limits = [row.limits for row in rows]
-        made = decode(self._weights, embeddings, attention, rows[0].sampling, limits, on_step)
+        try:
+            made = decode(self._weights, embeddings, attention, rows[0].sampling, limits, on_step)
+        except torch.AcceleratorError as error:
+            raise DeviceLost(str(error)) from error
         steps = [hidden.shape[0] for hidden in made.hiddens]
         reasons: list[FinishReason] = [
             "limit" if count >= limit.max_steps else "end" for count, limit in zip(steps, limits, strict=True)

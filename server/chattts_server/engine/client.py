@@ -7,12 +7,14 @@ import itertools
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -22,7 +24,6 @@ from chattts_server.engine.nouns import (
     PROTOCOL,
     Cancel,
     Chunk,
-    Credit,
     Drain,
     EncodedVoice,
     EncodeVoice,
@@ -39,6 +40,7 @@ from chattts_server.engine.nouns import (
     ToEngine,
     Voice,
 )
+from chattts_server.engine.row_stream import RowStream
 from chattts_server.engine.threads import cpu_threads
 from chattts_server.errors import DeadlinePassed, EngineFailure, InvalidRequest, NotReady, ServerError
 
@@ -61,64 +63,6 @@ class EngineCommand:
         argv += ["--dtype", dtype, "--log-format", log_format, *(["--rows", str(rows)] if rows else [])]
         # One honest prefill or vocoder pass of a large batch may take long on a fraction of a core.
         return EngineCommand(argv, watchdog_seconds=60.0 if device == "cpu" else 10.0)
-
-
-@dataclass(slots=True)
-class RowStream:
-    """The audio of one row: iterate over PCM chunks. `finish` is set at its end. Close it to cancel the row."""
-
-    id: int
-    window: bool  # credit is renewed as chunks are read
-    _client: EngineClient
-    _arrived: asyncio.Queue[Chunk | Finish | ServerError] = field(default_factory=asyncio.Queue)
-    credit: int = 0
-    finish: Finish | None = None
-    finished_at: float = 0.0  # monotonic: all audio was on this side
-    starved_seconds: float = 0.0  # the engine waited for the reader
-    _starved_since: float | None = None
-    _over: bool = False
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._over:
-            raise StopAsyncIteration
-        item = await self._arrived.get()
-        match item:
-            case Chunk(pcm=pcm):
-                if self.window:
-                    self.give_credit(len(pcm) // 4)
-                return pcm
-            case Finish():
-                self._over, self.finish = True, item
-                raise StopAsyncIteration
-            case ServerError():
-                self._over = True
-                raise item
-
-    def give_credit(self, samples: int) -> None:
-        self.credit += samples
-        if self._starved_since is not None and self.credit > 0:
-            self.starved_seconds += self._client.clock() - self._starved_since
-            self._starved_since = None
-        self._client.send(Credit(self.id, samples))
-
-    def close(self) -> None:
-        """Cancels what is not finished; harmless afterwards."""
-        if not self._over:
-            self._over = True
-            self._client.forget(self.id)
-
-    def deliver(self, item: Chunk | Finish | ServerError) -> None:
-        now = self._client.clock()
-        if isinstance(item, Chunk):
-            self.credit -= len(item.pcm) // 4
-            if self.credit <= 0:
-                self._starved_since = now
-        elif isinstance(item, Finish):
-            self.finished_at = now
-        self._arrived.put_nowait(item)
 
 
 class EngineClient:
@@ -174,7 +118,9 @@ class EngineClient:
             except TimeoutError:
                 _signal(process, signal.SIGKILL)
         if self._supervisor is not None:
-            await self._supervisor
+            await asyncio.wait({self._supervisor}, timeout=2.0)
+            self._supervisor.cancel()  # kills an engine that was just being started
+            await asyncio.gather(self._supervisor, return_exceptions=True)
 
     def submit(
         self,
@@ -188,7 +134,7 @@ class EngineClient:
     ) -> RowStream:
         """Raises NotReady when there is no engine. With `window` the credit is renewed as chunks are read."""
         self._require_engine()
-        row = RowStream(next(self._ids), window, self, credit=credit)
+        row = RowStream(next(self._ids), window, credit, self.send, self._forget, self.clock)
         self._rows[row.id] = row
         self.send(Submit(row.id, token_ids, voice, sampling, limits, deadline, credit))
         return row
@@ -205,7 +151,7 @@ class EngineClient:
         finally:
             self._voices.pop(request.id, None)
 
-    def forget(self, row_id: int) -> None:
+    def _forget(self, row_id: int) -> None:
         if self._rows.pop(row_id, None) is not None:
             self.send(Cancel(row_id))
 
@@ -235,16 +181,14 @@ class EngineClient:
 
     async def _run_once(self) -> int:
         """One life of the engine, from its start to its end; returns the exit code."""
-        with tempfile.TemporaryDirectory(prefix="chattts-") as folder:  # mode 0700
+        connected: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+        async with AsyncExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chattts-"))  # mode 0700
             path = str(Path(folder) / "engine.sock")
-            connected: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
-            old_mask = os.umask(0o177)  # the socket is 0600 from its first moment
-            try:
-                server = await asyncio.start_unix_server(lambda *pair: connected.put_nowait(pair), path)
-            finally:
-                os.umask(old_mask)
-            process = await self._spawn(path)
-            self._process = process
+            await stack.enter_async_context(
+                await asyncio.start_unix_server(lambda *pair: connected.put_nowait(pair), sock=_private(path))
+            )
+            process = self._process = await self._spawn(path)
             ended = asyncio.create_task(process.wait())
             conversation = asyncio.create_task(self._converse(connected))
             watchdog = asyncio.create_task(self._watch(process))
@@ -253,15 +197,14 @@ class EngineClient:
                 if conversation.done() and not ended.done():  # the socket ended first; the process follows it
                     self._disconnected()
                     await asyncio.wait({ended}, timeout=5.0)
-                    _signal(process, signal.SIGKILL)
-                return await ended
             finally:
-                watchdog.cancel()
-                conversation.cancel()
+                for task in (watchdog, conversation):
+                    task.cancel()
                 await asyncio.gather(watchdog, conversation, return_exceptions=True)
                 self._disconnected()
-                server.close()
-                await server.wait_closed()
+                _signal(process, signal.SIGKILL)
+                await ended
+            return ended.result()
 
     async def _spawn(self, path: str) -> asyncio.subprocess.Process:
         threads = str(cpu_threads())
@@ -357,6 +300,17 @@ _ERRORS: dict[str, Callable[[], ServerError]] = {
     "invalid": lambda: InvalidRequest("this text or voice cannot be spoken", code="unspeakable"),
     "engine": lambda: EngineFailure("the speech engine failed", code="engine_failed"),
 }
+
+
+def _private(path: str) -> socket.socket:
+    """A bound Unix socket that is 0600 from its first moment."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    old_mask = os.umask(0o177)
+    try:
+        bound.bind(path)
+    finally:
+        os.umask(old_mask)
+    return bound
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

@@ -107,7 +107,7 @@ class Engine:
         for row, result in zip(rows, spoken, strict=True):
             if result is None or row.cancelled:
                 continue
-            if scheduler.is_expired(row, self._clock()) or result.steps == 0:
+            if scheduler.is_expired(row, self._clock()):
                 self._port.send(Fail(row.submit.id, "deadline", "its deadline passed while it was spoken"))
                 continue
             finish = Finish(row.submit.id, result.reason, 0, result.steps, started - row.arrived)

@@ -13,6 +13,10 @@ from chattts_server.engine.nouns import FinishReason, Submit
 OnStep = Callable[[int], frozenset[int]]  # called at each decode step: steps made -> rows that are to stop now
 
 
+class DeviceLost(Exception):
+    """Nothing can be computed in this process any more: it ends, and a new one is started."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spoken:
     """One row's result."""

@@ -1,0 +1,77 @@
+"""The audio of one row as an async iterator, with its credit. Knows neither the process nor the socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from chattts_server.engine.nouns import Cancel, Chunk, Credit, Finish
+from chattts_server.errors import ServerError
+
+
+class RowStream:
+    """Iterate over PCM chunks; `finish` is set at the end. Close it to cancel the row. Made by EngineClient.submit."""
+
+    def __init__(
+        self,
+        row_id: int,
+        window: bool,
+        credit: int,
+        send: Callable[[Credit | Cancel], None],
+        forget: Callable[[int], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self.id = row_id
+        self.finish: Finish | None = None
+        self.finished_at = 0.0  # monotonic: all audio was on this side
+        self.starved_seconds = 0.0  # the engine waited for the reader
+        self._window = window  # credit is renewed as chunks are read
+        self._credit = credit  # samples that the engine may still send
+        self._send = send
+        self._forget = forget
+        self._clock = clock
+        self._arrived: asyncio.Queue[Chunk | Finish | ServerError] = asyncio.Queue()
+        self._starved_since: float | None = None
+        self._over = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._over:
+            raise StopAsyncIteration
+        item = await self._arrived.get()
+        match item:
+            case Chunk(pcm=pcm):
+                if self._window:
+                    self.give_credit(len(pcm) // 4)
+                return pcm
+            case Finish():
+                self._over, self.finish = True, item
+                raise StopAsyncIteration
+            case ServerError():
+                self._over = True
+                raise item
+
+    def give_credit(self, samples: int) -> None:
+        self._credit += samples
+        if self._starved_since is not None and self._credit > 0:
+            self.starved_seconds += self._clock() - self._starved_since
+            self._starved_since = None
+        self._send(Credit(self.id, samples))
+
+    def close(self) -> None:
+        """Cancels what is not finished; harmless afterwards."""
+        if not self._over:
+            self._over = True
+            self._forget(self.id)
+
+    def deliver(self, item: Chunk | Finish | ServerError) -> None:
+        """For EngineClient: what came for this row."""
+        if isinstance(item, Chunk):
+            self._credit -= len(item.pcm) // 4
+            if self._credit <= 0:
+                self._starved_since = self._clock()
+        elif isinstance(item, Finish):
+            self.finished_at = self._clock()
+        self._arrived.put_nowait(item)
