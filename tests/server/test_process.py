@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+pytestmark = pytest.mark.engine
+
 HERE = Path(__file__).parent
 
 

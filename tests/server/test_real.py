@@ -20,6 +20,8 @@ from chattts_server.engine.nouns import Limits, Sampling, Submit, Voice, samples
 from chattts_server.text.tokens import PromptTokenizer
 from tests.server.test_process import Server
 
+pytestmark = pytest.mark.engine
+
 TEXTS = ["你好世界", "今天天气很好我们去公园玩耍吧", "hello world", "好[laugh]的"]
 GREEDY = Sampling(temperature=1e-6)
 
