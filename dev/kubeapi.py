@@ -19,24 +19,26 @@ CORE = "/api/v1"
 CHATTTS = "/apis/chattts.dev/v1alpha1"
 
 
+def listening(command: Sequence[str]) -> tuple[subprocess.Popen[str], int]:
+    """Start a kubectl that listens on loopback; the process and its port. RuntimeError with its words if it ends."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"127\.0\.0\.1:(\d+)", line)
+    if not found:
+        process.terminate()
+        process.communicate()
+        raise RuntimeError(f"{' '.join(command[-3:])} did not start: {line.strip()}")
+    return process, int(found[1])
+
+
 class KubeApi:
     """A running `kubectl proxy` on a free loopback port; close it with `with`."""
 
     def __init__(self, kubectl: Path, kubeconfig: Path | None) -> None:
-        command = [
-            str(kubectl),
-            *(["--kubeconfig", str(kubeconfig)] if kubeconfig else []),
-            "proxy",
-            "--port=0",
-        ]
-        self._proxy = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert self._proxy.stdout is not None
-        line = self._proxy.stdout.readline()
-        found = re.search(r"127\.0\.0\.1:(\d+)", line)
-        if not found:
-            self._proxy.terminate()
-            raise RuntimeError(f"kubectl proxy did not start: {line.strip()}")
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{found[1]}", timeout=60, trust_env=False)
+        where = ["--kubeconfig", str(kubeconfig)] if kubeconfig else []
+        self._proxy, port = listening([str(kubectl), *where, "proxy", "--port=0"])
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False)
 
     def __enter__(self) -> Self:
         return self
@@ -60,10 +62,6 @@ class KubeApi:
     def text(self, path: str) -> str:
         """The body of an API path that is not JSON, such as /metrics."""
         return self._http.get(path).raise_for_status().text
-
-    def post_to_service(self, namespace: str, service: str, path: str, body: Json) -> httpx.Response:
-        """POST JSON to a port-named-`http` Service through the API server's service proxy."""
-        return self._http.post(f"{CORE}/namespaces/{namespace}/services/{service}:http/proxy{path}", json=body)
 
     def prometheus(self, query: str) -> list[Json]:
         """The result of an instant query; raises httpx.HTTPError while Prometheus is away."""

@@ -2,5 +2,6 @@
 
 from dev.cluster.cluster import Cluster
 from dev.cluster.errors import ClusterError, CommandError
+from dev.cluster.tools import recorded_builds
 
-__all__ = ["Cluster", "ClusterError", "CommandError"]
+__all__ = ["Cluster", "ClusterError", "CommandError", "recorded_builds"]

@@ -125,6 +125,12 @@ def record_seconds(cache: Cache, what: str, seconds: float) -> None:
     cache.build_seconds.write_text(json.dumps(recorded, indent=1) + "\n")
 
 
+def recorded_builds() -> dict[str, float]:
+    """Seconds that the last build of each tool and image took, by name: what changed was built in between."""
+    recorded = recorded_seconds(Cache.from_environment(os.environ))
+    return {what: took for what, took in recorded.items() if what.startswith(("tool ", "image "))}
+
+
 def recorded_seconds(cache: Cache) -> dict[str, float]:
     if not cache.build_seconds.exists():
         return {}

@@ -82,6 +82,15 @@ def demo_service(**autoscaling: Any) -> dict[str, Any]:
     return service
 
 
+def full_size_service() -> dict[str, Any]:
+    """The demo's TTSService for weights of the released size: on a CPU a request takes half a minute and more."""
+    service = demo_service(mode="None")
+    service["spec"]["server"]["requestTimeoutSeconds"] = 300
+    service["spec"]["rollout"] = {"drainSeconds": 300}
+    service["spec"]["resources"] = {kind: {"cpu": "1500m", "memory": "6Gi"} for kind in ("requests", "limits")}
+    return service
+
+
 def apply(cluster: Cluster, body: dict[str, Any], namespace: str = NAMESPACE) -> None:
     """`kubectl apply` as a user does it."""
     cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(body))

@@ -5,7 +5,8 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from dev.cluster import Cluster
 
@@ -14,13 +15,14 @@ FILES = "bench-files"
 
 
 class Load:
-    """One load pod. `lines` holds what it printed so far, parsed; `summary` is None until it ended."""
+    """One load pod, gone at the end of its `with`. `lines`: what it printed, parsed; `summary` comes at its end."""
 
     def __init__(
         self, cluster: Cluster, namespace: str, name: str, module: str, arguments: Sequence[str], image: str
     ) -> None:
         self.lines: list[dict[str, Any]] = []
         self._cluster, self._namespace, self.name = cluster, namespace, name
+        self._delete()  # one of an earlier run
         cluster.kubectl("apply", "-n", namespace, "-f", "-", stdin=json.dumps(_pod(name, module, arguments, image)))
         cluster.kubectl(
             "wait", "-n", namespace, f"pod/{name}", "--for=jsonpath={.status.phase}=Running", "--timeout=60s"
@@ -34,6 +36,16 @@ class Load:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._logs.terminate()
+        self._logs.wait()
+        self._delete("--wait=false")
+
     @property
     def summary(self) -> dict[str, Any] | None:
         """The generator's own last line."""
@@ -41,17 +53,18 @@ class Load:
 
     def stop(self) -> dict[str, Any]:
         """Stop sending, let what is under way end, return the summary; RuntimeError where the pod gave none."""
-        self._cluster.kubectl("delete", "pod", "-n", self._namespace, self.name, "--grace-period=60", "--timeout=90s")
+        self._delete("--grace-period=60", "--timeout=90s")
         return self.wait(90)
 
     def wait(self, timeout: float) -> dict[str, Any]:
         """Wait for the generator's own end, at most `timeout` seconds."""
         self._reader.join(timeout)
-        self._logs.terminate()
-        self._logs.wait()
         if self.summary is None:
             raise RuntimeError(f"load pod {self.name} ended without a summary; its last lines: {self.lines[-3:]}")
         return self.summary
+
+    def _delete(self, *how: str) -> None:
+        self._cluster.kubectl("delete", "pod", "-n", self._namespace, self.name, "--ignore-not-found", *how)
 
     def _read(self) -> None:
         assert self._logs.stdout is not None

@@ -5,7 +5,10 @@ import wave
 from pathlib import Path
 from typing import Any
 
-from dev.kubeapi import KubeApi
+import httpx
+
+from dev.cluster import Cluster
+from dev.kubeapi import listening
 
 TEXTS = {
     "chinese": "今天天气很好，我们去公园走走吧。",
@@ -14,15 +17,21 @@ TEXTS = {
 }
 
 
-def speak(api: KubeApi, namespace: str, service: str, out: Path) -> list[dict[str, Any]]:
-    """One WAV file a text; RuntimeError with the server's own words when a text is refused."""
+def speak(cluster: Cluster, namespace: str, service: str, out: Path) -> list[dict[str, Any]]:
+    """One WAV file a text, through a port forwarded to the Service; RuntimeError with the server's words on refusal."""
     out.mkdir(parents=True, exist_ok=True)
-    return [_speak_one(api, namespace, service, text, out / f"{name}.wav") for name, text in TEXTS.items()]
+    process, port = listening(cluster.kubectl_command("port-forward", "-n", namespace, f"svc/{service}", ":80"))
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=300, trust_env=False) as client:
+            return [_speak_one(client, text, out / f"{name}.wav") for name, text in TEXTS.items()]
+    finally:
+        process.terminate()
+        process.communicate()
 
 
-def _speak_one(api: KubeApi, namespace: str, service: str, text: str, path: Path) -> dict[str, Any]:
+def _speak_one(client: httpx.Client, text: str, path: Path) -> dict[str, Any]:
     body = {"model": "chattts", "input": text, "voice": "default", "response_format": "wav"}
-    answer = api.post_to_service(namespace, service, "/v1/audio/speech", body)
+    answer = client.post("/v1/audio/speech", json=body)
     if answer.status_code != 200:
         raise RuntimeError(f"speech was refused with {answer.status_code}: {answer.text}")
     with wave.open(io.BytesIO(answer.content)) as sound:

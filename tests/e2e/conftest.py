@@ -52,12 +52,25 @@ class Services:
     def __init__(self, cluster: Cluster, api: KubeApi) -> None:
         self._cluster, self._api, self._names = cluster, api, list[str]()
 
-    def create(self, name: str, **autoscaling: Any) -> None:
-        """A copy of the demo's TTSService under another name."""
+    def create(self, name: str, spec: dict[str, Any] | None = None, **autoscaling: Any) -> None:
+        """A copy of the demo's TTSService under another name, with some of its spec replaced from the start."""
         body = install.demo_service(**autoscaling)
         body["metadata"]["name"] = name
+        body["spec"].update(spec or {})
         self._names.append(name)
         install.apply(self._cluster, body)
+
+    def pending(self, name: str) -> None:
+        """A service whose pods ask for more GPUs than the node has: real children, no compute."""
+        self.create(name, {"accelerator": {"count": 8}})
+
+    def object(self, path: str) -> dict[str, Any] | None:
+        """What is at a path of the services' namespace."""
+        return self._api.get(path % install.NAMESPACE)
+
+    def forget(self, name: str) -> None:
+        """The test has deleted it itself."""
+        self._names.remove(name)
 
     def patch(self, name: str, patch: dict[str, Any]) -> None:
         """Merge-patch the TTSService."""

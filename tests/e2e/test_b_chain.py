@@ -8,7 +8,7 @@ import pytest
 
 from dev.cluster import Cluster
 from dev.demo import install
-from dev.demo.__main__ import SELECTOR, breach_and_recover
+from dev.demo.chain import SELECTOR, Chain
 from dev.demo.speech import speak
 from dev.demo.summary import problems, summarize
 from dev.demo.view import View
@@ -33,9 +33,9 @@ def restart_operator_in_the_breach(cluster: Cluster, watcher: Watcher, done: thr
 
 
 def test_the_whole_chain_with_the_operator_restarted_mid_way(
-    cluster: Cluster, api: KubeApi, demo: None, tmp_path: Path
+    cluster: Cluster, api: KubeApi, services: Any, demo: None, tmp_path: Path
 ) -> None:
-    audio = speak(api, install.NAMESPACE, "demo", tmp_path)
+    audio = speak(cluster, install.NAMESPACE, "demo", tmp_path)
     assert {a["sample_rate"] for a in audio} == {24000}
     before = {pod["metadata"]["uid"] for pod in api.pods(install.OPERATOR_NAMESPACE, OPERATORS)}
     watcher, restarted, view = Watcher(api, install.NAMESPACE, "demo"), threading.Event(), View()
@@ -43,22 +43,21 @@ def test_the_whole_chain_with_the_operator_restarted_mid_way(
     watcher.start()
     restart = threading.Thread(target=restart_operator_in_the_breach, args=(cluster, watcher, restarted))
     restart.start()
+    chain = Chain(cluster, api, view, watcher)
     try:
-        moments, loads, capacity = breach_and_recover(cluster, api, view, watcher, steady_seconds=10)
+        moments = chain.run(steady_seconds=10)
     finally:
         watcher.stop()
         restart.join(timeout=1)
-    summary = summarize(moments, watcher.samples, loads, audio, {"capacity_rps": capacity})
+    summary = summarize(moments, watcher.samples, chain.loads, audio, {"capacity_rps": chain.capacity})
     assert problems(summary) == [], summary
     assert restarted.is_set()
     assert before.isdisjoint(pod["metadata"]["uid"] for pod in api.pods(install.OPERATOR_NAMESPACE, OPERATORS))
     assert len(api.pods(install.NAMESPACE, SELECTOR)) == 1
-
-
-def test_the_history_says_why_it_scaled(cluster: Cluster, services: Any) -> None:
-    """Runs after the chain in the same session: scale events are kept as Events with their numbers."""
-    events = cluster.kubectl(
-        "-n", install.NAMESPACE, "get", "events", "-o", "jsonpath={range .items[*]}{.reason}: {.message}{'\\n'}{end}"
-    )
-    assert any("1 -> 2" in line for line in events.splitlines()), events
-    assert any("2 -> 1" in line for line in events.splitlines()), events
+    changes = [(change["from"], change["to"]) for change in services.get("demo")["status"]["autoscaling"]["history"]]
+    assert changes == [(2, 1), (1, 2)], "one cause, one step, and back"
+    uid = services.get("demo")["metadata"]["uid"]
+    only = f"--field-selector=involvedObject.uid={uid}"
+    told = cluster.kubectl("-n", install.NAMESPACE, "get", "events", only, "-o", "jsonpath={.items[*].message}")
+    assert "1 -> 2 replicas: SLOBreach" in told
+    assert "2 -> 1 replicas: ScaleIn" in told

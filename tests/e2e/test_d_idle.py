@@ -32,8 +32,7 @@ def writes(api: KubeApi) -> Counter[str]:
 
 def idle_writes(api: KubeApi, services: Any, eventually: Wait, seconds: float) -> Counter[str]:
     for number in range(SERVICES):
-        services.create(f"idle-{number}")
-        services.patch(f"idle-{number}", {"spec": {"accelerator": {"count": 8}}})
+        services.pending(f"idle-{number}")
     for number in range(SERVICES):
         pending = lambda n=number: services.condition(f"idle-{n}", "CapacityAvailable").get("status") == "False"  # noqa: E731
         eventually(pending, 120, f"idle-{number} waits for a GPU")
