@@ -21,7 +21,7 @@ COPY . .
 RUN --mount=type=cache,id=chattts-tools,target=/opt/tools sh dev/cluster/images/build.sh wheel
 
 FROM base AS operator-dependencies
-COPY requirements/operator.txt dev/cluster/images/build.sh /opt/build/
+COPY requirements/bootstrap.txt requirements/operator.txt dev/cluster/images/build.sh /opt/build/
 RUN --mount=type=cache,id=chattts-tools,target=/opt/tools --mount=type=cache,id=uv,target=/var/cache/uv \
     sh /opt/build/build.sh operator
 WORKDIR /tmp
@@ -32,7 +32,7 @@ CMD ["run"]
 FROM base AS server-dependencies
 # Another CUDA (or CPU) build of torch: the address of its wheel index. The locked build comes from the usual index.
 ARG TORCH_INDEX_URL=
-COPY requirements/server.txt dev/cluster/images/build.sh /opt/build/
+COPY requirements/bootstrap.txt requirements/server.txt dev/cluster/images/build.sh /opt/build/
 RUN --mount=type=cache,id=chattts-tools,target=/opt/tools --mount=type=cache,id=uv,target=/var/cache/uv \
     sh /opt/build/build.sh server "${TORCH_INDEX_URL}"
 WORKDIR /tmp

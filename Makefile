@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 GPUS ?= 4
-SERVE_MODEL ?= out/tiny
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
@@ -17,6 +16,8 @@ setup: $(VENV)/.done ## Make .venv from the hashed lock (requirements/dev.txt) a
 
 $(VENV)/.done: requirements/dev.txt requirements/bootstrap.txt pyproject.toml
 	@echo "setup: Python environment in $(VENV) (5 GB, mostly torch; a minute when uv has the wheels cached)"
+	@$(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "setup: $(PYTHON) is not Python 3.11 or newer with venv; install it (Debian: python3-venv) or set PYTHON="; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	@$(VENV)/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements/dev.txt
@@ -27,7 +28,7 @@ lock: ## Resolve pyproject.toml again into requirements/*.txt (hashes, no index 
 	for extra in server operator dev; do \
 	  $(VENV)/bin/uv pip compile --quiet --upgrade pyproject.toml --extra $$extra --generate-hashes --no-emit-index-url --no-header \
 	    --python-version 3.11 -o requirements/$$extra.txt; done
-	grep -h '^uv==' requirements/dev.txt | cut -d' ' -f1 | \
+	grep -hE '^(uv|hatchling)==' requirements/dev.txt | cut -d' ' -f1 | \
 	  $(VENV)/bin/uv pip compile --quiet - --generate-hashes --no-emit-index-url --no-header -o requirements/bootstrap.txt
 
 demo: setup ## The whole chain on a real Kubernetes: speech, breach, scale-out, scale-in (MODEL=, GPUS=4, KEEP=1)
@@ -51,7 +52,7 @@ images: setup ## Build both images; with REGISTRY=host/path also push them
 format: setup ## Let ruff format and sort imports
 	@$(VENV)/bin/ruff format . && $(VENV)/bin/ruff check --fix .
 
-lint: setup ## ruff, layers (import-linter), generated files up to date
+lint: setup ## ruff and the layers (import-linter)
 	@$(PY) -m dev.stages lint
 
 types: setup ## mypy --strict
@@ -70,7 +71,7 @@ test-long: setup ## The long forms; writes a dated report to docs/reports/
 	@$(PY) -m dev.stages long
 
 clean: ## Remove outputs and the environment of this checkout (not the shared cache)
-	rm -rf out dist build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf out dist build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 clean-tools: setup ## Remove the shared cache of built tools and images
 	@$(PY) -m dev.cluster clean-tools

@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder with the released weights; default: random weights (noise)")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
+    Path("out").mkdir(exist_ok=True)
     model = install.checkpoint(Path("out"), arguments.model)
     noise = "" if arguments.model else "  (random weights: the sound is noise)"
     print(f"serving {model} on the CPU{noise}; in another terminal:\n")

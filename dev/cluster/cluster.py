@@ -95,7 +95,11 @@ class Cluster:
         self.kubectl("patch", "node", node, "--subresource=status", "--type=merge", "--patch", patch)
 
     def create_volume(self, claim: str, namespace: str, host_dir: Path) -> None:
-        """A bound claim that shows a folder of this machine to pods."""
+        """A bound claim that shows a folder of this machine to pods. In a user's own cluster theirs is taken."""
+        if isinstance(self.engine, CurrentContext) and self.kubectl(
+            "get", "-n", namespace, "pvc", claim, "--ignore-not-found", "-o", "name"
+        ):
+            return
         path = self.engine.place(host_dir)
         objects = manifests.volume(claim, namespace, path)
         self.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifests.as_list(objects))

@@ -1,9 +1,10 @@
-"""The user's own cluster: the current context of their kubeconfig. Nothing of it is started, changed or ended here."""
+"""The user's own cluster: the current context of their kubeconfig. It is neither started nor ended here."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from dev.cluster import docker
@@ -37,7 +38,8 @@ class CurrentContext:
             raise ClusterError(
                 "USE_CURRENT_CONTEXT=1 needs REGISTRY=host/path: push there with `make images REGISTRY=...`"
             )
-        return {target: f"{self._registry}/chattts-{target}:dev" for target in ("server", "operator")}
+        tag = version("chattts-k8s")
+        return {target: f"{self._registry}/chattts-{target}:{tag}" for target in ("server", "operator")}
 
     def load(self, names: Sequence[str]) -> None:
         pass
@@ -47,7 +49,7 @@ class CurrentContext:
 
     def place(self, folder: Path) -> str:
         raise ClusterError(
-            f"your own cluster does not see {folder}: create the claim yourself and copy the files there"
+            f"your own cluster does not see {folder}: make the claim that the demo names and copy the files into it"
         )
 
     def gpus_changed(self, gpus: int) -> None:

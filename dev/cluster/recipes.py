@@ -17,6 +17,7 @@ SOURCES = (
     "pyproject.toml",
     "README.md",
     "LICENSE",
+    "requirements/bootstrap.txt",
     "requirements/server.txt",
     "requirements/operator.txt",
     "operator",

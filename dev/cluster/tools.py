@@ -79,7 +79,7 @@ def build_tools(cache: Cache, names: Iterable[str] = ()) -> None:
     if not missing:
         return
     if shutil.which("go") is None:
-        raise ClusterError("`go` (1.24 or newer) is not on PATH: install it from your system or from go.dev/dl")
+        raise ClusterError("`go` (1.26 or newer) is not on PATH: install it from your system or from go.dev/dl")
     minutes = sum(tool.minutes for tool in missing)
     say(f"building {', '.join(t.name for t in missing)}: once, about {minutes:.0f} minutes on two cores")
     for number, tool in enumerate(missing, 1):

@@ -12,7 +12,9 @@ uv=/opt/tools/bin/uv
 # Kept between builds; made again when the base image's python is another one.
 if ! /opt/tools/bin/python -c 'import hatchling' 2> /dev/null || ! $uv --version > /dev/null; then
     python3 -m venv --clear /opt/tools
-    /opt/tools/bin/pip install --quiet --no-cache-dir uv hatchling
+    lock=/opt/build/bootstrap.txt
+    test -e $lock || lock=requirements/bootstrap.txt
+    /opt/tools/bin/pip install --quiet --no-cache-dir --require-hashes -r $lock
 fi
 site=$(/opt/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 
