@@ -16,7 +16,7 @@ K = TypeVar("K", bound=Hashable)
 
 class WorkQueue(Generic[K]):
     def __init__(
-        self, first_back_off: float = 1.0, longest_back_off: float = 120.0, chance: Callable[[], float] = random.random
+        self, first_back_off: float = 1.0, longest_back_off: float = 60.0, chance: Callable[[], float] = random.random
     ) -> None:
         self._first, self._longest, self._chance = first_back_off, longest_back_off, chance
         self._ready: deque[K] = deque()
@@ -28,15 +28,30 @@ class WorkQueue(Generic[K]):
         self._wake = asyncio.Event()
 
     def add(self, key: K, delay: float = 0.0) -> None:
-        """Adding twice is adding once; of two delays the shorter holds."""
-        loop = asyncio.get_running_loop()
-        if delay > 0:
-            timer = self._timers.get(key)
-            if timer is None or timer.when() > loop.time() + delay:
-                self._cancel_timer(key)
-                self._timers[key] = loop.call_later(delay, self.add, key)
+        """Adding twice is adding once; of two delays the shorter holds. A back-off is cut short by none.
+
+        So what a user changes meanwhile waits too, at most for one and a half times the longest back-off.
+        """
+        timer = self._timers.get(key)
+        if timer is not None and key in self._failures and key not in self._working:
             return
+        if delay <= 0:
+            self._cancel_timer(key)
+            self._enqueue(key)
+        elif timer is None or timer.when() > asyncio.get_running_loop().time() + delay:
+            self._start_timer(key, delay)
+
+    def _start_timer(self, key: K, delay: float) -> None:
         self._cancel_timer(key)
+        self._timers[key] = asyncio.get_running_loop().call_later(delay, self._due, key)
+
+    def _due(self, key: K) -> None:
+        """The timer goes first: while it is there, a key that has failed is in its back-off."""
+        self._timers.pop(key, None)
+        self._enqueue(key)
+
+    def _enqueue(self, key: K) -> None:
+        loop = asyncio.get_running_loop()
         if key in self._working:
             self._again.add(key)
         elif key not in self._since:
@@ -54,7 +69,9 @@ class WorkQueue(Generic[K]):
             try:
                 after = await handle(key)
             except Exception as error:
-                self._done(key, self._back_off(key, getattr(error, "retry_after", None)))
+                self._working.discard(key)
+                self._again.discard(key)
+                self._start_timer(key, self._back_off(key, getattr(error, "retry_after", None)))
             else:
                 self._failures.pop(key, None)
                 self._done(key, after)
@@ -79,18 +96,17 @@ class WorkQueue(Generic[K]):
 
     def _done(self, key: K, after: float | None) -> None:
         self._working.discard(key)
-        if key in self._again and key not in self._failures:
+        if key in self._again:
             self._again.discard(key)
             self.add(key)
-        elif after is not None or key in self._again:
-            self._again.discard(key)
-            self.add(key, after or 0.0)
+        elif after is not None:
+            self.add(key, after)
 
     def _back_off(self, key: K, retry_after: float | None) -> float:
-        """Events do not cut it short: a storm of them must not become a storm of requests."""
+        """A storm of events must not become a storm of requests, nor a server's own words a stand-still."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(self._longest, self._first * 2.0 ** min(failures - 1, 16))
-        return max(retry_after or 0.0, delay * (0.5 + self._chance()))
+        return max(min(retry_after or 0.0, self._longest), delay * (0.5 + self._chance()))
 
     def _cancel_timer(self, key: K) -> None:
         timer = self._timers.pop(key, None)

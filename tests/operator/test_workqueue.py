@@ -97,6 +97,24 @@ def test_events_do_not_cut_a_back_off_short() -> None:
     assert [time for time, _ in log_of(story)] == [0, 1, 3, 7, 15]
 
 
+def test_an_event_after_the_failure_does_not_cut_the_back_off_short() -> None:
+    """The event of our own status write comes when the reconcile is over already."""
+
+    async def story(queue: WorkQueue[str], log: list[tuple[float, str]]) -> None:
+        async def handle(key: str) -> None:
+            log.append((now(), key))
+            loop = asyncio.get_running_loop()
+            loop.call_later(0.1, queue.add, key)
+            loop.call_later(0.2, queue.add, key, 0.1)
+            raise ValueError("no")
+
+        queue.add("a", 0.5)
+        queue.add("a")
+        await work(queue, handle, 16)
+
+    assert [time for time, _ in log_of(story)] == [0, 1, 3, 7, 15]
+
+
 def test_the_server_may_say_how_long_to_wait() -> None:
     class Busy(Exception):
         retry_after = 5.0
