@@ -118,6 +118,7 @@ def _report(outcomes: list[Outcome]) -> None:
     print("=== skipped: " + ("nothing" if not skipped else ""))
     for line in skipped:
         print(f"  {line}")
+    print("=== not in make test: tests marked `long` (make test-long) and `gpu` (a machine with CUDA)")
     total = sum(outcome.seconds for outcome in outcomes)
     passed = sum(outcome.status == 0 for outcome in outcomes)
     print(f"=== {total:.0f} s in all; stages: {passed} passed, {len(outcomes) - passed} failed", flush=True)

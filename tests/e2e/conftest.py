@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from dev import leftovers
 from dev.cluster import Cluster
 from dev.demo import install
 from dev.demo.load import provide_files
@@ -19,7 +20,7 @@ GPUS = 6
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The cluster of this checkout; one that is already up (make cluster) is used and left as it was."""
-    was_up = Cluster.is_up()
+    was_up, before = Cluster.is_up(), leftovers.seen()
     cluster = Cluster.up(gpus=GPUS, keep=False)
     try:
         cluster.install_prometheus()
@@ -30,6 +31,7 @@ def cluster() -> Iterator[Cluster]:
     finally:
         if not was_up:
             cluster.down()
+            eventually(lambda: not leftovers.seen() - before, 20, "no process, mount, cgroup or namespace is left")
 
 
 @pytest.fixture(scope="session")
