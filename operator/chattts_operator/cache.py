@@ -12,6 +12,14 @@ from . import api
 from .observe import Pod, pod_of
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """uids of the children of one TTSService."""
+
+    pods: frozenset[str] = frozenset()
+    deployment: str | None = None
+
+
 @dataclass(slots=True)
 class Cache:
     services: dict[api.Key, api.Body] = field(default_factory=dict)
@@ -45,14 +53,25 @@ class Cache:
         known[pod.uid] = pod
         return before != pod
 
-    def keep_only(self, key: api.Key, uids: Iterable[str]) -> None:
-        """Pods that went while no watch was open: the list of a reconcile tells them."""
-        alive = set(uids)
-        known = self.pods.get(key, {})
-        for uid in [uid for uid in known if uid not in alive]:
-            del known[uid]
-        if not known:
+    def known(self, key: api.Key) -> Known:
+        """To be asked before a list or a get: what appears meanwhile must not count as gone."""
+        deployment = self.deployments.get(key)
+        uid = None if deployment is None else deployment["metadata"].get("uid")
+        return Known(frozenset(self.pods.get(key, ())), uid)
+
+    def drop_gone(self, key: api.Key, before: Known, alive: Known) -> bool:
+        """Takes out what was known before a read and was not in it; kopf tells no deletion of a time without watch."""
+        pods = self.pods.get(key, {})
+        gone = [uid for uid in pods if uid in before.pods - alive.pods]
+        for uid in gone:
+            del pods[uid]
+        if not pods:
             self.pods.pop(key, None)
+        now_known = self.known(key).deployment
+        lost = now_known is not None and now_known == before.deployment != alive.deployment
+        if lost:
+            del self.deployments[key]
+        return bool(gone) or lost
 
     def forget(self, key: api.Key) -> None:
         for store in (self.services, self.deployments, self.pods):

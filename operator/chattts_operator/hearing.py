@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from . import api
-from .cache import Cache
+from .cache import Cache, Known
 
 DEAF_SECONDS = 180.0
 
@@ -29,7 +29,8 @@ class Hearing:
 
     async def test(self, now: float) -> None:
         """KubeError passes through: an API server that is away says nothing about our ears."""
-        listed = [item for namespace in self.namespaces or (None,) for item in await self._list(namespace)]
+        await self._drop_gone_children()
+        listed = await self._list(api.TTS_SERVICE, None)
         versions = {api.key_of(item): item["metadata"]["resourceVersion"] for item in listed}
         for key in [key for key in self.cache.services if key not in versions]:
             self.cache.forget(key)
@@ -52,8 +53,22 @@ class Hearing:
             if heard is None or _older(heard["metadata"]["resourceVersion"], version):
                 yield key, version
 
-    async def _list(self, namespace: str | None) -> list[api.Body]:
-        return await self.kube.list(api.TTS_SERVICE, namespace, None)
+    async def _drop_gone_children(self) -> None:
+        """A pod that went while no watch was open would count as Ready, and report nothing, for ever."""
+        before = {key: self.cache.known(key) for key in {*self.cache.pods, *self.cache.deployments}}
+        pods = await self._list(api.POD, api.CHILD_SELECTOR)
+        deployments = await self._list(api.DEPLOYMENT, api.CHILD_SELECTOR)
+        uids: dict[api.Key, set[str]] = {}
+        for pod in pods:
+            uids.setdefault(api.key_of(pod), set()).add(pod["metadata"]["uid"])
+        alive = {api.key_of(deployment): deployment["metadata"]["uid"] for deployment in deployments}
+        for key, known in before.items():
+            if self.cache.drop_gone(key, known, Known(frozenset(uids.get(key, ())), alive.get(key))):
+                self.wake(key)
+
+    async def _list(self, kind: api.Kind, selector: str | None) -> list[api.Body]:
+        namespaces = self.namespaces or (None,)
+        return [item for namespace in namespaces for item in await self.kube.list(kind, namespace, selector)]
 
 
 def _older(left: str, right: str) -> bool:

@@ -82,7 +82,7 @@ class Operator:
             failed = self.metrics.prometheus_failures.inc
             self.ticker = Ticker(self.prometheus, self.cache, self.defaults, self.queue.add, failed)
         decisions = {} if self.ticker is None else self.ticker.decisions
-        self.reconciler = Reconciler(self.kube, self.defaults, decisions.get, self.served, time.time)
+        self.reconciler = Reconciler(self.kube, self.defaults, decisions.get, self.served, time.time, self.cache)
         self.health.serve(config.health_port)
         self.metrics.serve(config.metrics_port)
 

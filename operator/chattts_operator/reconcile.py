@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from . import api, events, status
 from .autoscaling.memory import SHOW_SECONDS, VOLATILE
 from .autoscaling.signals import Decision
+from .cache import Cache, Known
 from .compare import difference
 from .kube import KubeError
 from .observe import Observed, Reader, observe
@@ -39,12 +40,16 @@ class Reconciler:
     decision_of: Callable[[api.Key], Decision | None]
     served: Callable[[], Awaitable[frozenset[api.Kind]]]
     clock: Callable[[], float]  # wall time
+    cache: Cache = field(default_factory=Cache)  # only corrected here by what was read, never read from
     _numbers_shown: dict[api.Key, float] = field(default_factory=dict)  # when p99 and QPS were last written
     _not_kept: dict[tuple[api.Key, api.Kind], tuple[str, str]] = field(default_factory=dict)  # intent hash, field
 
     async def reconcile(self, key: api.Key) -> float | None:
         """Returns after how many seconds it wants to run again, or None. KubeError: back off and try again."""
-        observed = await observe(self.kube, key, await self.served())
+        served, known = await self.served(), self.cache.known(key)
+        observed = await observe(self.kube, key, served)
+        if observed is not None:
+            self.cache.drop_gone(key, known, _alive(observed))
         if observed is None or observed.service["metadata"].get("deletionTimestamp"):
             self._forget(key)  # the garbage collector takes the children
             return None
@@ -126,6 +131,12 @@ class Reconciler:
         await self.kube.apply_status(
             {"apiVersion": api.API_VERSION, "kind": api.TTS_SERVICE.kind, "metadata": fence, "status": new}
         )
+
+
+def _alive(observed: Observed) -> Known:
+    deployment = observed.deployment
+    uid = None if deployment is None else deployment["metadata"]["uid"]
+    return Known(frozenset(pod.uid for pod in observed.pods), uid)
 
 
 def _numbers(body: dict[str, Any]) -> list[Any]:

@@ -13,7 +13,7 @@ import kopf
 import pytest
 
 from chattts_operator import api, cli, informers
-from chattts_operator.cache import Cache
+from chattts_operator.cache import Cache, Known
 from chattts_operator.compare import difference
 from chattts_operator.config import ConfigError, load
 from chattts_operator.events import Note, send
@@ -156,6 +156,33 @@ def test_a_deaf_informer_is_found_and_healed() -> None:
     kube.remove(api.TTS_SERVICE, *KEY)
     woken.clear()
     assert (test(360), woken, cache.services) == (0, [KEY], {})
+
+
+def test_children_that_went_while_nobody_watched_are_taken_out() -> None:
+    kube, cache, woken = FakeKube(), Cache(), []
+    hearing = Hearing(kube, cache, (), woken.append)
+    child = {"metadata": {"namespace": "default", "name": "demo", "labels": api.labels("demo")}, "spec": {}}
+    child["spec"] = {"template": {"spec": {"containers": []}}}
+    for kind, body in ((api.DEPLOYMENT, child), (api.POD, pod("a")), (api.POD, pod("b"))):
+        cache.saw(kind, kube.put(kind, body), False)
+    asyncio.run(hearing.test(0))
+    assert (woken, set(cache.pods[KEY]), set(cache.deployments)) == ([], {"uid-a", "uid-b"}, {KEY})
+    kube.remove(api.POD, "default", "a")
+    asyncio.run(hearing.test(60))
+    assert (woken, set(cache.pods[KEY])) == ([KEY], {"uid-b"})
+    kube.remove(api.DEPLOYMENT, *KEY)
+    asyncio.run(hearing.test(120))
+    assert (woken, cache.deployments) == ([KEY, KEY], {})
+
+
+def test_what_appears_while_the_list_is_on_its_way_stays() -> None:
+    cache = Cache()
+    cache.saw(api.POD, pod("old"), False)
+    before = cache.known(KEY)
+    cache.saw(api.POD, pod("new"), False)
+    cache.saw(api.DEPLOYMENT, {"metadata": {"namespace": "default", "name": "demo", "uid": "d"}}, False)
+    assert cache.drop_gone(KEY, before, Known())
+    assert (set(cache.pods[KEY]), set(cache.deployments)) == ({"uid-new"}, {KEY})
 
 
 # --- the pods as the policy sees them ---

@@ -217,6 +217,17 @@ def test_a_feature_switched_off_takes_its_child_along(world: World) -> None:
     assert (api.POD_MONITOR, *KEY) in world.kube.objects
 
 
+def test_the_read_of_a_reconcile_corrects_the_cache(world: World) -> None:
+    world.settle()
+    cache = world.reconciler.cache
+    world.kube.put(api.POD, pod("here"))
+    for name in ("here", "gone"):
+        cache.saw(api.POD, pod(name), False)
+    cache.saw(api.DEPLOYMENT, world.kube.at(api.DEPLOYMENT, KEY), False)
+    world.reconcile()
+    assert (set(cache.pods[KEY]), set(cache.deployments)) == ({"uid-here"}, {KEY})
+
+
 # --- what is not ours ---
 
 
