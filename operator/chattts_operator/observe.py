@@ -5,6 +5,7 @@ Reads go to the API server itself, not to a cache: a stale cache can then neithe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -106,7 +107,7 @@ def fleet_of(deployment: api.Body, pods: Iterable[Pod], now: float) -> Fleet:
 def committed_of(deployment: api.Body) -> int:
     """The number that we wrote last. A hand's change of spec.replicas alone is drift and not a decision."""
     ours = (deployment["metadata"].get("annotations") or {}).get(api.ANNOTATION_REPLICAS, "")
-    return int(ours) if ours.isdigit() else int(deployment["spec"].get("replicas", 1))
+    return int(ours) if re.fullmatch("[0-9]{1,6}", ours) else int(deployment["spec"].get("replicas", 1))
 
 
 def is_rolling_out(deployment: api.Body) -> bool:

@@ -21,7 +21,10 @@ def parse_quantity(value: str | int | float) -> Decimal:
     number, suffix = Decimal(match[1]), match[2]
     if suffix is None:
         return number
-    return number * (_SUFFIXES[suffix] if suffix in _SUFFIXES else Decimal(10) ** int(suffix[1:]))
+    try:
+        return number * (_SUFFIXES[suffix] if suffix in _SUFFIXES else Decimal(10) ** int(suffix[1:]))
+    except ArithmeticError as error:  # 1e1000000: it has the form, and Decimal overflows
+        raise ValueError(f"{value!r} is too large for a quantity") from error
 
 
 def same_quantity(left: object, right: object) -> bool:

@@ -89,6 +89,13 @@ def test_no_quantity(text: str) -> None:
         parse_quantity(text)
 
 
+@pytest.mark.parametrize("text", ["1e1000000", "1E999999999999", "-9e1000000"])
+def test_too_large_a_quantity_is_no_quantity(text: str) -> None:
+    with pytest.raises(ValueError, match="quantity"):
+        parse_quantity(text)
+    assert not same_quantity(text, 1)
+
+
 @pytest.mark.parametrize(
     ("intent", "live", "path"),
     [
@@ -209,6 +216,12 @@ def test_fleet() -> None:
 def test_committed_is_what_we_wrote() -> None:
     deployment = {"metadata": {"annotations": {api.ANNOTATION_REPLICAS: "2"}}, "spec": {"replicas": 7}}
     assert fleet_of(deployment, [], 0.0).committed == 2
+
+
+@pytest.mark.parametrize("text", ["\N{SUPERSCRIPT TWO}", "9" * 5000, "-1", "two", ""])
+def test_committed_without_a_number_of_ours_is_the_live_one(text: str) -> None:
+    deployment = {"metadata": {"annotations": {api.ANNOTATION_REPLICAS: text}}, "spec": {"replicas": 7}}
+    assert fleet_of(deployment, [], 0.0).committed == 7
 
 
 # --- events and health ---

@@ -57,6 +57,7 @@ def test_all_problems_at_once() -> None:
         {"monitoring": {"intervalSeconds": 30}},
         {"image": {"repository": "r"}},
         {"model": {"source": "HostPath"}},
+        {"resources": {"requests": {"cpu": "1e1000000"}, "limits": {"cpu": "1"}}},
     ],
 )
 def test_single_problems(spec: dict[str, Any]) -> None:

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from chattts_operator import api
+from chattts_operator.autoscaling import ticker
 from chattts_operator.autoscaling.prometheus import PrometheusError
 from chattts_operator.autoscaling.rules import Promise
 from chattts_operator.autoscaling.signals import Metrics
@@ -183,6 +186,46 @@ def test_a_service_made_anew_does_not_inherit() -> None:
     world.cache.saw(api.DEPLOYMENT, deployment(parse(body, DEFAULTS), 1, "image:1", False), False)
     world.tick()
     assert world.ticker.decisions[KEY].state.learned_qps is None
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-5", "many"])
+def test_what_cannot_have_been_learned_is_unknown(text: str) -> None:
+    world = World()
+    world.add(status={"autoscaling": {"learnedQpsPerReplica": text, "ineffectiveSteps": text, "floorTime": 3}})
+    world.tick()
+    assert world.ticker.decisions[KEY].state.learned_qps is None
+
+
+@pytest.mark.parametrize("where", ["parse", "decide"])
+def test_an_error_of_one_service_leaves_the_others_alone(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug holds the number of the one it is about, and is told."""
+    world = World()
+    world.add()
+    other = api.Key("default", "other")
+    body = tts_service("other", "uid-other")
+    world.cache.saw(api.TTS_SERVICE, body, False)
+    world.cache.saw(api.DEPLOYMENT, deployment(parse(body, DEFAULTS), 1, "image:1", False), False)
+    world.tick()
+    assert set(world.ticker.decisions) == {KEY, other}
+
+    real = getattr(ticker, where)
+
+    def broken(subject: Any, *rest: Any) -> Any:
+        target = subject["spec"].get("autoscaling", {}) if where == "parse" else {"maxReplicas": subject.max_replicas}
+        if target.get("maxReplicas") == 99:
+            raise ArithmeticError
+        return real(subject, *rest)
+
+    monkeypatch.setattr(ticker, where, broken)
+    edited = tts_service(autoscaling={"maxReplicas": 99})
+    edited["metadata"]["generation"] = 2
+    world.cache.saw(api.TTS_SERVICE, edited, False)
+    woken = world.tick()
+    assert set(world.ticker.decisions) == {other}
+    assert (KEY in woken) == (where == "decide")
+    monkeypatch.setattr(ticker, where, real)
+    world.tick()
+    assert set(world.ticker.decisions) == {KEY, other}
 
 
 def test_nothing_stays_of_services_that_are_gone() -> None:

@@ -5,6 +5,7 @@ p99, QPS, reason and message change all the time: what is shown is rounded, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -19,16 +20,16 @@ HOLDING = ("MetricsMissing", "Fallback", "WaitingForPods", "Unschedulable", "Hel
 def state_of(status: Mapping[str, Any]) -> State:
     """From status.autoscaling; anything unreadable counts as not there."""
     history = tuple(_change_of(item) for item in status.get("history") or [])
-    p99 = status.get("p99AtLastStepMilliseconds")
+    p99 = _number(status.get("p99AtLastStepMilliseconds"))
     return State(
         learned_qps=_number(status.get("learnedQpsPerReplica")),
         cold_start_seconds=_number(status.get("coldStartSeconds")),
         hold_until=_seconds(status.get("holdUntil")),
-        ineffective_steps=int(status.get("ineffectiveSteps") or 0),
+        ineffective_steps=_whole(status.get("ineffectiveSteps")),
         p99_at_last_step=None if p99 is None else p99 / 1000,
         refused_at_last_step=_number(status.get("refusedAtLastStep")),
         completed_at_last_step=_number(status.get("completedAtLastStep")),
-        floor=int(status.get("floorReplicas") or 0),
+        floor=_whole(status.get("floorReplicas")),
         floor_time=_seconds(status.get("floorTime")),
         last_scale_time=_seconds(status.get("lastScaleTime")),
         last_change=history[0] if history else None,
@@ -96,24 +97,30 @@ def _item(change: Change) -> dict[str, Any]:
 def _change_of(item: Mapping[str, Any]) -> Change:
     return Change(
         time=_seconds(item.get("time")),
-        before=int(item.get("from") or 0),
-        after=int(item.get("to") or 0),
+        before=_whole(item.get("from")),
+        after=_whole(item.get("to")),
         reason=str(item.get("reason") or ""),
         message=str(item.get("message") or ""),
     )
 
 
 def _number(value: Any) -> float | None:
+    """NaN, infinite and negative are unknown too: a capacity of NaN would end in an error of every decision."""
     try:
-        return None if value is None else float(value)
-    except ValueError:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _whole(value: Any) -> int:
+    return int(_number(value) or 0)
 
 
 def _seconds(text: Any) -> float:
     try:
         return datetime.fromisoformat(text).timestamp() if text else 0.0
-    except ValueError:
+    except (TypeError, ValueError, OverflowError):
         return 0.0
 
 

@@ -42,13 +42,30 @@ class Ticker:
     _uids: dict[api.Key, str] = field(default_factory=dict)
 
     async def tick(self, now: float) -> None:
-        specs = {key: spec for key in self.cache.services if (spec := self._spec(key)) is not None}
+        specs = {key: spec for key in list(self.cache.services) if (spec := self._spec_or_none(key)) is not None}
         self._forget_others(specs)
         promises = {key: Promise.of(spec.autoscaling) for key, spec in specs.items()}
         metrics = await self._read(promises) if promises else {}
         for key, spec in specs.items():
             if key in self.cache.deployments:  # it may have gone while Prometheus answered
-                self._decide(key, spec, metrics.get(key, Metrics()), now)
+                self._decide_or_hold(key, spec, metrics.get(key, Metrics()), now)
+
+    def _spec_or_none(self, key: api.Key) -> TTSServiceSpec | None:
+        try:
+            return self._spec(key)
+        except Exception:
+            LOG.exception("%s: cannot be read, its number is held: this is a bug", key)
+            return None
+
+    def _decide_or_hold(self, key: api.Key, spec: TTSServiceSpec, metrics: Metrics, now: float) -> None:
+        """What one TTSService holds must not end the scaling of all others."""
+        try:
+            self._decide(key, spec, metrics, now)
+        except Exception:
+            LOG.exception("%s: no decision, its number is held: this is a bug", key)
+            self._told.pop(key, None)
+            if self.decisions.pop(key, None) is not None:
+                self.wake(key)
 
     async def _read(self, promises: Mapping[api.Key, Promise]) -> dict[api.Key, Metrics]:
         try:
