@@ -81,8 +81,8 @@ class Operator:
         if self.prometheus is not None:
             failed = self.metrics.prometheus_failures.inc
             self.ticker = Ticker(self.prometheus, self.cache, self.defaults, self.queue.add, failed)
-        decisions = {} if self.ticker is None else self.ticker.decisions
-        self.reconciler = Reconciler(self.kube, self.defaults, decisions.get, self.served, time.time, self.cache)
+        decision_of = _undecided if self.ticker is None else self.ticker.decision_of
+        self.reconciler = Reconciler(self.kube, self.defaults, decision_of, self.served, time.time, self.cache)
         self.health.serve(config.health_port)
         self.metrics.serve(config.metrics_port)
 
@@ -223,6 +223,10 @@ class Operator:
         if self.ticker is not None and now - self._last_tick > late:
             problems.append(f"the scaling tick is late by {now - self._last_tick:.0f} s")
         return problems
+
+
+def _undecided(_key: api.Key, _uid: str) -> None:
+    """Without a Prometheus nothing is decided."""
 
 
 async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:

@@ -37,7 +37,7 @@ class Writer(Reader, Protocol):
 class Reconciler:
     kube: Writer
     defaults: OperatorDefaults
-    decision_of: Callable[[api.Key], Decision | None]
+    decision_of: Callable[[api.Key, str], Decision | None]  # by name and uid
     served: Callable[[], Awaitable[frozenset[api.Kind]]]
     clock: Callable[[], float]  # wall time
     cache: Cache = field(default_factory=Cache)  # only corrected here by what was read, never read from
@@ -53,7 +53,7 @@ class Reconciler:
         if observed is None or observed.service["metadata"].get("deletionTimestamp"):
             self._forget(key)  # the garbage collector takes the children
             return None
-        decision = self.decision_of(key)
+        decision = self.decision_of(key, observed.service["metadata"]["uid"])
         spec: TTSServiceSpec | None = None
         try:
             spec = parse(observed.service, self.defaults)

@@ -107,7 +107,7 @@ def reconcile(plane: ControlPlane, name: str, times: int = 1) -> None:
             return frozenset([kind for kind in api.OPTIONAL_KINDS if await kube.serves(kind)])
 
         defaults = OperatorDefaults(True, "image:1", {"release": "prometheus"})
-        reconciler = Reconciler(kube, defaults, lambda key: None, served, time.time)
+        reconciler = Reconciler(kube, defaults, lambda key, uid: None, served, time.time)
         for _ in range(times):
             await reconciler.reconcile(api.Key("default", name))
 

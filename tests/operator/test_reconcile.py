@@ -38,7 +38,7 @@ class World:
         async def served() -> frozenset[api.Kind]:
             return self.kube.served
 
-        self.reconciler = Reconciler(self.kube, self.defaults, lambda key: self.decision, served, lambda: self.now)
+        self.reconciler = Reconciler(self.kube, self.defaults, lambda key, uid: self.decision, served, lambda: self.now)
 
     def reconcile(self) -> float | None:
         return asyncio.run(self.reconciler.reconcile(KEY))

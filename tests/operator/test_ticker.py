@@ -181,11 +181,15 @@ def test_a_service_made_anew_does_not_inherit() -> None:
     world = World()
     world.add(status={"autoscaling": {"learnedQpsPerReplica": "20"}})
     world.tick()
+    assert world.ticker.decision_of(KEY, "uid-demo") == world.ticker.decisions[KEY]
     body = tts_service(uid="uid-new")
     world.cache.saw(api.TTS_SERVICE, body, False)
     world.cache.saw(api.DEPLOYMENT, deployment(parse(body, DEFAULTS), 1, "image:1", False), False)
+    assert world.ticker.decision_of(KEY, "uid-new") is None  # before the next tick
     world.tick()
-    assert world.ticker.decisions[KEY].state.learned_qps is None
+    decision = world.ticker.decision_of(KEY, "uid-new")
+    assert decision is not None
+    assert decision.state.learned_qps is None
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-5", "many"])

@@ -50,6 +50,10 @@ class Ticker:
             if key in self.cache.deployments:  # it may have gone while Prometheus answered
                 self._decide_or_hold(key, spec, metrics.get(key, Metrics()), now)
 
+    def decision_of(self, key: api.Key, uid: str) -> Decision | None:
+        """None for a TTSService that was made anew under the name: it inherits nothing."""
+        return self.decisions.get(key) if self._uids.get(key) == uid else None
+
     def _spec_or_none(self, key: api.Key) -> TTSServiceSpec | None:
         try:
             return self._spec(key)
@@ -97,6 +101,7 @@ class Ticker:
         if state is None or self._uids.get(key) != spec.uid:
             status = self.cache.services[key].get("status") or {}
             state = memory.state_of(status.get("autoscaling") or {})
+            self._told.pop(key, None)
         fleet = fleet_of(self.cache.deployments[key], self.cache.pods_of(key), now)
         decision = decide(spec.autoscaling, Signals(metrics, fleet), state, now)
         self._uids[key], self._states[key], self.decisions[key] = spec.uid, decision.state, decision
