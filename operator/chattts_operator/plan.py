@@ -15,6 +15,9 @@ from .resources.monitoring import pod_monitor, prometheus_rule
 from .resources.service import service
 from .spec import InvalidSpec, TTSServiceSpec
 
+REPLICAS_HELD = "ReplicasHeld"
+DEFAULT_REPLICAS = 1  # of spec.replicas; the API server fills it in, so it says nothing
+
 
 @dataclass(frozen=True, slots=True)
 class Write:
@@ -29,6 +32,7 @@ class Write:
 @dataclass(frozen=True, slots=True)
 class Plan:
     replicas: int
+    held: bool  # the number of the time in mode Operator, not spec.replicas
     image: str
     writes: tuple[Write, ...]
     deletes: tuple[tuple[api.Kind, api.Body], ...]
@@ -48,7 +52,8 @@ def plan(spec: TTSServiceSpec, observed: Observed, decision: Decision | None, de
     writes, deletes = _writes(intents, observed), _deletes(spec, intents, observed)
     if conflicts or spec.paused:
         writes, deletes = (), ()
-    return Plan(replicas, image, writes, deletes, conflicts, _notes(spec, observed, writes, decision))
+    held = is_held(spec, observed)
+    return Plan(replicas, held, image, writes, deletes, conflicts, _notes(spec, observed, writes, decision))
 
 
 def image_of(spec: TTSServiceSpec, observed: Observed, default_image: str) -> str:
@@ -68,14 +73,30 @@ def image_of(spec: TTSServiceSpec, observed: Observed, default_image: str) -> st
 
 def replicas_of(spec: TTSServiceSpec, observed: Observed, decision: Decision | None) -> int:
     """In mode Operator: the decision, if it was taken on the number that is live; else the live number."""
-    if spec.autoscaling.mode != api.MODE_OPERATOR:
-        return spec.replicas
+    operated = spec.autoscaling.mode == api.MODE_OPERATOR
     if observed.deployment is None:
-        return spec.autoscaling.min_replicas
+        return spec.autoscaling.min_replicas if operated else spec.replicas
     live = committed_of(observed.deployment)
+    if not operated:
+        return live if is_held(spec, observed) else spec.replicas
     if decision is not None and decision.committed == live:
         return spec.autoscaling.clamp(decision.desired)
     return spec.autoscaling.clamp(live)
+
+
+def is_held(spec: TTSServiceSpec, observed: Observed) -> bool:
+    """Nobody has named a number since mode Operator ended, be it by the user or by the loss of prometheus.url.
+
+    spec.replicas was ignored until then, mostly it is the default 1: to obey it at once would end most of the pods.
+    An edit with another number than the default is taken as meant. Status keeps "Operator" while this holds.
+    """
+    status = observed.service.get("status") or {}
+    if spec.autoscaling.mode == api.MODE_OPERATOR or observed.deployment is None:
+        return False
+    if (status.get("autoscaling") or {}).get("mode") != api.MODE_OPERATOR:
+        return False
+    unedited = status.get("observedGeneration") == observed.service["metadata"].get("generation", 0)
+    return unedited or spec.replicas == DEFAULT_REPLICAS
 
 
 def _intents(spec: TTSServiceSpec, observed: Observed, replicas: int, image: str) -> dict[api.Kind, api.Body]:
@@ -134,11 +155,26 @@ def _notes(
         if spec.ignored:
             fields = ", ".join(spec.ignored)
             notes.append(Note("FieldIgnored", f"this version does not act upon: {fields}", True, generation))
-        if spec.autoscaling.mode == api.MODE_OPERATOR and spec.replicas != 1:
+        if spec.autoscaling.mode == api.MODE_OPERATOR and spec.replicas != DEFAULT_REPLICAS:
             message = "spec.replicas is ignored in autoscaling.mode Operator: use minReplicas and maxReplicas"
             notes.append(Note("ReplicasIgnored", message, False, generation))
+    if is_held(spec, observed) and _scaling_reason(observed) != REPLICAS_HELD:
+        notes.append(Note(REPLICAS_HELD, held_message(spec, observed), True, generation))
     notes += _scaling_notes(observed, writes, decision)
     return tuple(notes)
+
+
+def held_message(spec: TTSServiceSpec, observed: Observed) -> str:
+    number = 0 if observed.deployment is None else committed_of(observed.deployment)
+    return (
+        f"autoscaling.mode is {spec.autoscaling.mode} now: the {number} replicas of before are held until spec.replicas"
+        f" is changed, for example by kubectl scale tts/{spec.key.name} --replicas={number}"
+    )
+
+
+def _scaling_reason(observed: Observed) -> str:
+    conditions = (observed.service.get("status") or {}).get("conditions") or []
+    return next((str(item["reason"]) for item in conditions if item["type"] == api.SCALING_ACTIVE), "")
 
 
 def _scaling_notes(observed: Observed, writes: tuple[Write, ...], decision: Decision | None) -> list[Note]:

@@ -18,7 +18,7 @@ from .cache import Cache, Known
 from .compare import difference
 from .kube import KubeError
 from .observe import Observed, Reader, observe
-from .plan import Plan, Write, plan
+from .plan import Plan, Write, held_message, plan
 from .spec import InvalidSpec, OperatorDefaults, TTSServiceSpec, parse
 
 LOG = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class Reconciler:
             image=planned.image,
             decision=decision,
             conflicts=planned.conflicts,
+            held=held_message(spec, observed) if planned.held else "",
             failure=str(failure) if failure is not None else self._dropped(key),
         )
         await self._write_status(spec, observed, outcome)

@@ -38,6 +38,7 @@ class Outcome:
     problems: tuple[str, ...] = ()  # of the spec
     conflicts: tuple[str, ...] = ()  # children that are not ours
     failure: str = ""  # what the API server refused
+    held: str = ""  # why neither spec.replicas nor a decision gives the number
 
 
 def build(spec: TTSServiceSpec | None, observed: Observed, outcome: Outcome, now: float) -> dict[str, Any]:
@@ -66,11 +67,11 @@ def build(spec: TTSServiceSpec | None, observed: Observed, outcome: Outcome, now
 
 def _autoscaling(spec: TTSServiceSpec | None, old: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:
     """What was remembered stays until there is a decision again: a restart must not forget."""
-    if spec is None:
+    if spec is None or outcome.problems:
         return dict(old)
     if spec.autoscaling.mode != api.MODE_OPERATOR:
         kept = {name: value for name, value in old.items() if name not in memory.VOLATILE}
-        return {**kept, "mode": spec.autoscaling.mode}
+        return {**kept, "mode": api.MODE_OPERATOR if outcome.held else spec.autoscaling.mode}
     if outcome.decision is None:
         return {**old, "mode": spec.autoscaling.mode}
     new = memory.status_of(outcome.decision)
@@ -144,6 +145,8 @@ def _scaling_active(spec: TTSServiceSpec | None, outcome: Outcome) -> Condition:
     scaling = spec.autoscaling
     if spec.paused:
         return Condition(api.SCALING_ACTIVE, False, "Paused", "spec.managementPolicy is Paused")
+    if outcome.held:
+        return Condition(api.SCALING_ACTIVE, False, "ReplicasHeld", outcome.held)
     if scaling.mode == api.MODE_NONE and scaling.mode_is_default:
         message = "the operator has no Prometheus (prometheus.url), so autoscaling.mode is None and replicas is taken"
         return Condition(api.SCALING_ACTIVE, False, "NoPrometheus", message)

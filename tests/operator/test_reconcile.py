@@ -397,6 +397,58 @@ def test_without_prometheus_the_spec_decides() -> None:
     assert world.condition("ScalingActive")["reason"] == "NoPrometheus"
 
 
+def _scaled_to_six(**spec: Any) -> World:
+    world = World()
+    world.kube.put(api.TTS_SERVICE, tts_service(**spec))
+    world.settle()
+    world.decision = decided(1, 6)
+    world.reconcile()
+    world.decision = None
+    world.kube.events.clear()
+    return world
+
+
+def replicas(world: World) -> int:
+    return int(world.kube.at(api.DEPLOYMENT, KEY)["spec"]["replicas"])
+
+
+@pytest.mark.parametrize("given", [1, 3])
+def test_losing_prometheus_ends_no_pod(given: int) -> None:
+    world = _scaled_to_six(replicas=given)
+    world.defaults = replace(world.defaults, has_prometheus=False)
+    world.start_operator()
+    for _ in range(3):
+        world.reconcile()
+        assert replicas(world) == 6
+    assert [event["reason"] for event in world.kube.events] == ["ReplicasHeld"]
+    assert "kubectl scale tts/demo --replicas=6" in world.condition("ScalingActive")["message"]
+    world.edit_spec(replicas=2)
+    for _ in range(2):
+        world.reconcile()
+        assert replicas(world) == 2
+    world.edit_spec(replicas=1)
+    world.reconcile()
+    assert (replicas(world), world.condition("ScalingActive")["reason"]) == (1, "NoPrometheus")
+
+
+@pytest.mark.parametrize("mode", ["None", "KEDA"])
+def test_leaving_mode_operator_ends_no_pod(mode: str) -> None:
+    world = _scaled_to_six()
+    world.edit_spec(autoscaling={"mode": mode})
+    for _ in range(3):
+        world.reconcile()
+        assert replicas(world) == 6
+    world.edit_spec(server={"maxBatchSize": 4})
+    world.reconcile()
+    assert replicas(world) == 6
+    world.edit_spec(autoscaling={"mode": "Operator"})
+    world.reconcile()
+    assert (replicas(world), world.status()["autoscaling"]["mode"]) == (6, "Operator")
+    world.edit_spec(autoscaling={"mode": mode}, replicas=4)
+    world.reconcile()
+    assert (replicas(world), world.status()["autoscaling"]["mode"]) == (4, mode)
+
+
 def test_what_the_scaler_remembers_survives_a_restart_without_decision(world: World) -> None:
     world.settle()
     state = State(learned_qps=20.25, hold_until=1_800_000_500.0)
