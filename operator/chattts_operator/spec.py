@@ -173,9 +173,10 @@ def parse(body: api.Body, operator: OperatorDefaults) -> TTSServiceSpec:
         monitoring=_monitoring(spec.section("monitoring"), operator),
         ignored=_ignored(spec),
     )
+    _refuse_unprotected(spec)
     _check_across(parsed, problems)
     if problems:
-        raise InvalidSpec(problems)
+        raise InvalidSpec(list(dict.fromkeys(problems)))
     return parsed
 
 
@@ -306,23 +307,34 @@ def _monitoring(monitoring: Reader, operator: OperatorDefaults) -> Monitoring:
 
 
 def _ignored(spec: Reader) -> tuple[str, ...]:
-    """Said in an Event and in the log, so that nobody believes that a field works which does not yet."""
+    """Said in an Event and in condition Ready, so that nobody believes that a field works which does not yet."""
     server, autoscaling = spec.section("server"), spec.section("autoscaling")
-    disruption, networking = spec.section("disruption"), spec.section("networking")
+    disruption, accelerator = spec.section("disruption"), spec.section("accelerator")
     found = {
+        "image.cudaVersion": bool(spec.section("image").text("cudaVersion")),
         "model.cache.type": spec.section("model").section("cache").text("type", "EmptyDir") != "EmptyDir",
-        "server.apiKeysSecretRef": bool(server.mapping("apiKeysSecretRef")),
         "server.enginesPerPod": server.integer("enginesPerPod", 1, 1, 8) != 1,
         "voices": bool(spec.mapping("voices")),
-        "accelerator.resourceClaimTemplateName": bool(spec.section("accelerator").text("resourceClaimTemplateName")),
+        "accelerator.resourceClaimTemplateName": bool(accelerator.text("resourceClaimTemplateName")),
+        "accelerator.minDriverVersion": bool(accelerator.text("minDriverVersion")),
+        "rollout.capacityWaitSeconds": spec.section("rollout").integer("capacityWaitSeconds", 300, 0, 86400) != 300,
         "autoscaling.schedules": bool(autoscaling.sequence("schedules")),
         "autoscaling.idle": autoscaling.section("idle").text("activator", "None") != "None",
-        "networking.networkPolicy": networking.section("networkPolicy").text("mode", "None") != "None",
         "monitoring.dashboard": spec.section("monitoring").text("dashboard", "Disabled") != "Disabled",
+        "disruption.maxUnavailable": disruption.integer("maxUnavailable", 1, 1, 1000) != 1,
         "disruption.nodeAutoscalerProtection": disruption.text("nodeAutoscalerProtection", "None") != "None",
         "podTemplateOverlay": bool(spec.mapping("podTemplateOverlay")),
     }
     return tuple(name for name, is_set in found.items() if is_set)
+
+
+def _refuse_unprotected(spec: Reader) -> None:
+    """Fields that shall protect: to ignore them would leave open what the user believes closed."""
+    if spec.section("server").mapping("apiKeysSecretRef"):
+        spec.section("server").problem("apiKeysSecretRef", "cannot be acted upon by this version yet; remove the field")
+    policy = spec.section("networking").section("networkPolicy")
+    if policy.text("mode", "None", ("None", "Restricted")) == "Restricted":
+        policy.problem("mode", "Restricted cannot be acted upon by this version yet; remove the field")
 
 
 def _check_across(spec: TTSServiceSpec, problems: list[str]) -> None:

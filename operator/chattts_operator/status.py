@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -87,7 +87,7 @@ def _conditions(spec: TTSServiceSpec | None, observed: Observed, outcome: Outcom
     """All types, always, in the order of api.CONDITION_TYPES."""
     available = _available(observed)
     capacity = _capacity(observed)
-    yield _ready(outcome, available, capacity)
+    yield _with_ignored(spec, _ready(outcome, available, capacity))
     yield available
     yield _progressing(observed, outcome)
     yield _scaling_active(spec, outcome)
@@ -113,6 +113,13 @@ def _ready(outcome: Outcome, available: Condition, capacity: Condition) -> Condi
     if capacity.status is False:
         return Condition(api.READY, False, capacity.reason, capacity.message)
     return Condition(api.READY, False, "Starting", "no pod is Ready yet")
+
+
+def _with_ignored(spec: TTSServiceSpec | None, ready: Condition) -> Condition:
+    """An Event is gone after an hour; here it stays."""
+    if spec is None or not spec.ignored:
+        return ready
+    return replace(ready, message=f"{ready.message}; this version does not act upon: {', '.join(spec.ignored)}")
 
 
 def _available(observed: Observed) -> Condition:

@@ -484,6 +484,15 @@ def test_numbers_are_written_once_a_minute(world: World) -> None:
     assert world.kube.writes == []
 
 
+def test_fields_without_effect_stay_told(world: World) -> None:
+    world.edit_spec(voices={"claimName": "v"}, rollout={"capacityWaitSeconds": 10})
+    world.settle()
+    assert "does not act upon: voices, rollout.capacityWaitSeconds" in world.condition("Ready")["message"]
+    world.edit_spec(voices={}, rollout={})
+    world.reconcile()
+    assert "act upon" not in world.condition("Ready")["message"]
+
+
 def test_transition_times_move_only_with_the_status(world: World) -> None:
     world.settle()
     first = world.condition("Ready")

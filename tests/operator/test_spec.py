@@ -94,6 +94,32 @@ def test_fields_without_effect_are_named() -> None:
     assert parse(with_defaults(tts_service()), OperatorDefaults()).ignored == ()
 
 
+@pytest.mark.parametrize(
+    ("section", "value", "field"),
+    [
+        ("disruption", {"maxUnavailable": 2}, "disruption.maxUnavailable"),
+        ("rollout", {"capacityWaitSeconds": 10}, "rollout.capacityWaitSeconds"),
+        ("image", {"cudaVersion": "13.0"}, "image.cudaVersion"),
+        ("accelerator", {"minDriverVersion": "580"}, "accelerator.minDriverVersion"),
+    ],
+)
+def test_each_field_without_effect(section: str, value: dict[str, Any], field: str) -> None:
+    assert parse(tts_service(**{section: value}), OperatorDefaults()).ignored == (field,)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"server": {"apiKeysSecretRef": {"name": "keys"}}}, "spec.server.apiKeysSecretRef"),
+        ({"networking": {"networkPolicy": {"mode": "Restricted"}}}, "spec.networking.networkPolicy.mode"),
+    ],
+)
+def test_a_protection_that_is_not_there_is_refused(spec: dict[str, Any], field: str) -> None:
+    (problem,) = problems(**spec)
+    assert problem.startswith(field)
+    assert problem.endswith("this version yet; remove the field")
+
+
 # --- the CRD ---
 
 
