@@ -41,11 +41,11 @@ class Throughput:
 
 @dataclass(slots=True)
 class Admission:
-    """The ledger of what is admitted and not finished, and the one decision on it."""
+    """The ledger of what is admitted and not yet made, and the one decision on it."""
 
     max_wait: float  # seconds
     throughput: Throughput | None = None  # None: no engine has said Hello
-    _held: dict[int, float] = field(default_factory=dict)  # ticket -> predicted audio seconds
+    _held: dict[int, float] = field(default_factory=dict)  # ticket -> predicted audio seconds that are still to be made
     _tickets: int = 0
 
     @property
@@ -73,6 +73,11 @@ class Admission:
         self._tickets += 1
         self._held[self._tickets] = audio_seconds
         return self._tickets
+
+    def made(self, ticket: int, audio_seconds: float) -> None:
+        """So much of it nobody waits behind any more, however slowly it is read."""
+        if ticket in self._held:
+            self._held[ticket] = max(0.0, self._held[ticket] - audio_seconds)
 
     def leave(self, ticket: int) -> None:
         self._held.pop(ticket, None)

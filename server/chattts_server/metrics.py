@@ -108,7 +108,9 @@ class Metrics:
         self._step = histogram("chattts_engine_step_seconds", "Mean decode step of a batch", STEP_BOUNDS)
         self._rows = histogram("chattts_batch_rows", "Rows of a batch", ROW_BOUNDS)
         self._inflight = gauge("chattts_inflight_requests", "Admitted and not finished")
-        self._queued = gauge("chattts_queued_audio_seconds", "Predicted audio of the requests in flight")
+        self._queued = gauge(
+            "chattts_queued_audio_seconds", "Predicted audio of the requests in flight that is still to be made"
+        )
         self._audio = counter("chattts_audio_seconds", "Audio made")
         self._rejected = counter("chattts_requests_rejected", "Requests refused for want of capacity", "reason")
         self._underruns = counter("chattts_stream_underruns", "Streams that fell behind real time")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +26,8 @@ from chattts_server.synthesis import Synthesis
 KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that it is they who close
 # After SIGTERM a client may be just about to use its old connection: it is served once more and told to close.
 LINGER_SECONDS = 1.0
+# Of one connection. With the megabytes that Linux grants, a reader in real time would look as if it stood still.
+KERNEL_BUFFER_BYTES, OUR_BUFFER_BYTES = 64 * 1024, 16 * 1024
 log = logging.getLogger(__name__)
 
 
@@ -74,7 +78,7 @@ class SpeechServer(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
         if self.started:
-            ports = [socket.getsockname()[1] for server in self.servers for socket in server.sockets]
+            ports = [bound.getsockname()[1] for server in self.servers for bound in server.sockets]
             log.info("listening", extra={"port": ports[0], "metrics_port": self._app.state.metrics_port})
 
     def _on_signal(self, number: signal.Signals) -> None:
@@ -101,6 +105,8 @@ class SpeechServer(uvicorn.Server):
             if elapsed >= LINGER_SECONDS and not self.server_state.tasks and not admission.inflight:
                 break
             await asyncio.sleep(0.05)
+        # Answers may still be on their way out, and one may just have come in: uvicorn waits for those connections.
+        self.config.timeout_graceful_shutdown = math.ceil(max(0.0, self._settings.drain_seconds - elapsed))
         self.should_exit = True
 
 
@@ -109,9 +115,16 @@ class SpeechProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.connection = Connection(opened=time.monotonic())
+        self.connection = Connection(opened=time.monotonic(), abort=transport.abort)
+        _bound_buffers(transport)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.connection.requests += 1
         self.scope["state"]["connection"] = self.connection
+
+
+def _bound_buffers(transport: asyncio.Transport) -> None:
+    raw = transport.get_extra_info("socket")
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER_BYTES)
+    transport.set_write_buffer_limits(high=OUR_BUFFER_BYTES)

@@ -17,6 +17,7 @@ from chattts_server.engine.client import EngineClient
 from chattts_server.engine.nouns import (
     SAMPLE_RATE,
     UNLIMITED_CREDIT,
+    Chunk,
     Hello,
     Limits,
     Phase,
@@ -26,7 +27,7 @@ from chattts_server.engine.nouns import (
     samples_of,
     steps_for,
 )
-from chattts_server.engine.row_stream import RowStream
+from chattts_server.engine.row_stream import Item, RowStream
 from chattts_server.errors import (
     ClientGone,
     DeadlinePassed,
@@ -120,6 +121,10 @@ class Synthesis:
     def refuse_invalid(self) -> None:
         """For api/: a request that failed validation never comes here."""
         self.metrics.observe(events.Invalid())
+
+    def made(self, ticket: int, audio_seconds: float) -> None:
+        self.admission.made(ticket, audio_seconds)
+        self._report_load()
 
     def release(self, ticket: int) -> None:
         self.admission.leave(ticket)
@@ -253,8 +258,21 @@ class Speech:
                 piece.token_ids, self._voice, self._utterance.sampling, piece.limits,
                 deadline=self._utterance.deadline if first else None,
                 credit=STREAM_WINDOW_SAMPLES if streamed else UNLIMITED_CREDIT, window=streamed,
+                on_item=self._giving_back(piece.seconds),
             )
         )  # fmt: skip
+
+    def _giving_back(self, held: float) -> Callable[[Item], None]:
+        """Gives a row's share of the place back as its audio comes: what is made waits only for its reader."""
+
+        def hear(item: Item) -> None:
+            nonlocal held
+            given = min(held, len(item.pcm) / 4 / SAMPLE_RATE) if isinstance(item, Chunk) else held
+            held -= given
+            if self._ticket is not None:
+                self._owner.made(self._ticket, given)
+
+        return hear
 
     def _counted(self, pcm: bytes) -> bytes:
         self._samples += len(pcm) // 4

@@ -48,6 +48,20 @@ def test_leaving_frees_the_place_once():
     assert made.refusal(0.0, None, 0.0) is None
 
 
+def test_a_place_comes_back_as_its_audio_is_made():
+    made = admission()
+    ticket = made.enter(40.0)
+    assert made.refusal(0.0, None, 0.0) is not None
+    made.made(ticket, 15.0)
+    assert (made.inflight, made.audio_seconds) == (1, 25.0)
+    assert made.refusal(0.0, None, 0.0) is None
+    made.made(ticket, 26.0)  # it became longer than was predicted
+    assert (made.inflight, made.audio_seconds) == (1, 0.0)
+    made.leave(ticket)
+    made.made(ticket, 1.0)
+    assert (made.inflight, made.audio_seconds) == (0, 0)
+
+
 @given(st.floats(3.01, 10_000), st.floats(0, 0.999))
 def test_retry_after_is_a_whole_second_from_1_to_60(wait, jitter):
     refused = admission(throughput=1.0, held=[wait]).refusal(0.0, None, jitter)

@@ -131,7 +131,7 @@ async def test_drain_refuses_new_ones_and_finishes_the_rest(serve):
         assert (refused.status_code, code_of(refused)) == (503, "draining")
         assert refused.headers["connection"] == "close"
         finished = await inflight
-        assert finished.status_code == 200
+        assert (finished.status_code, finished.headers["connection"]) == (200, "close")
         assert duration(finished.content, "wav") == pytest.approx(ONE_SECOND)
         await until(lambda: running.server.should_exit)
         assert running.server.exit_code == 0
@@ -143,6 +143,28 @@ async def test_a_connection_that_was_open_before_the_drain_is_served_once_more(s
         await speech(running, max_seconds=0.1)
         running.server._on_signal(signal.SIGTERM)
         last = await speech(running, response_format="wav", max_seconds=1)
+        assert (last.status_code, last.headers["connection"]) == (200, "close")
+
+
+async def test_an_answer_that_is_read_slowly_is_whole_after_the_drain(serve):
+    async with serve() as running:
+        body = {"text": "今天天气很好。" * 100, "max_seconds": 200}
+        async with running.client.stream("POST", "/tts", json=body) as response:
+            running.server._on_signal(signal.SIGTERM)
+            await until(lambda: running.server.should_exit)
+            await asyncio.sleep(1.2)
+            assert running.server.synthesis.engine.hello is not None  # it has not ended, which would cut the answer
+            size = sum([len(data) async for data in response.aiter_raw()])
+        assert size == int(response.headers["content-length"]) > 5e6
+
+
+async def test_a_request_that_comes_when_the_drain_is_at_its_end_is_finished(serve, monkeypatch):
+    monkeypatch.setattr("chattts_server.serve.LINGER_SECONDS", 0.1)
+    async with serve("--step-seconds", "0.03") as running:
+        await running.client.get("/livez")  # its connection is from before
+        running.server._on_signal(signal.SIGTERM)
+        await running.server._drain_task
+        last = await speech(running, response_format="wav", max_seconds=1)  # 1.4 s
         assert (last.status_code, last.headers["connection"]) == (200, "close")
 
 

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Mapping
 
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from chattts_server.api.middleware import Connection
 from chattts_server.audio.encode import Encoder
 from chattts_server.errors import ClientGone, ServerError
 from chattts_server.synthesis import Speech
 
+STALL_SECONDS = 10.0  # a client that takes nothing for so long is gone
 log = logging.getLogger(__name__)
 
 
@@ -27,7 +29,7 @@ class AudioStream(Response):
         self._encoder = encoder
         self.init_headers({**headers, "cache-control": "no-store"})
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send(send))
         gone = asyncio.ensure_future(_disconnect(receive))
         error: BaseException | None = None
@@ -37,6 +39,9 @@ class AudioStream(Response):
                 error = ClientGone("the client has gone", code="client_gone")
             else:
                 await sending
+        except ClientGone as stalled:
+            error = stalled
+            await _hang_up(scope, gone)
         except BaseException as problem:
             error = problem
             raise
@@ -54,11 +59,13 @@ class AudioStream(Response):
                 # A second of mp3 costs milliseconds: in a thread, or the event loop would stand still for them.
                 data = await asyncio.to_thread(self._encoder.encode, pcm)
                 if data and not begun:
-                    await send(start)
+                    await _unless_stalled(send, start)
                     begun = True
                 if data:
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
+                    await _unless_stalled(send, {"type": "http.response.body", "body": data, "more_body": True})
             rest = await asyncio.to_thread(self._encoder.finish)
+        except ClientGone:
+            raise  # nothing is broken but its reader
         except ServerError:
             if not begun:
                 raise  # nothing is sent: it can still be answered properly
@@ -66,8 +73,24 @@ class AudioStream(Response):
             log.error("stream broken", exc_info=True)
             raise
         if not begun:
-            await send(start)
-        await send({"type": "http.response.body", "body": rest})
+            await _unless_stalled(send, start)
+        await _unless_stalled(send, {"type": "http.response.body", "body": rest})
+
+
+async def _unless_stalled(send: Send, message: Message) -> None:
+    try:
+        async with asyncio.timeout(STALL_SECONDS):
+            await send(message)
+    except TimeoutError:
+        raise ClientGone("the client reads nothing", code="client_stalled") from None
+
+
+async def _hang_up(scope: Scope, gone: asyncio.Future[None]) -> None:
+    """Else the unread bytes would keep the connection, and a drain, for ever."""
+    connection: Connection | None = scope["state"].get("connection")
+    if connection is not None:
+        connection.abort()
+        await asyncio.wait({gone}, timeout=1.0)
 
 
 async def _disconnect(receive: Receive) -> None:

@@ -25,6 +25,7 @@ class Connection:
     """One TCP connection. Made by serve.py's protocol, which puts it into scope["state"]["connection"]."""
 
     opened: float  # monotonic
+    abort: Callable[[], None]  # drops it with all that is not sent yet
     requests: int = 0
 
 
@@ -42,13 +43,13 @@ class RequestFrame:
             return
         request_id = uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        close = self._is_draining() or self._is_old(scope["state"].get("connection"))
+        connection: Connection | None = scope["state"].get("connection")
 
         async def send_framed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers[REQUEST_ID] = request_id
-                if close:
+                if self._is_draining() or self._is_old(connection):  # now, not when the request came: it may be long
                     headers["connection"] = "close"
             await send(message)
 

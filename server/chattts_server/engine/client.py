@@ -40,7 +40,7 @@ from chattts_server.engine.nouns import (
     ToEngine,
     Voice,
 )
-from chattts_server.engine.row_stream import RowStream
+from chattts_server.engine.row_stream import Item, RowStream
 from chattts_server.engine.threads import cpu_threads
 from chattts_server.errors import DeadlinePassed, EngineFailure, InvalidRequest, NotReady, ServerError
 
@@ -131,10 +131,13 @@ class EngineClient:
         deadline: float | None,
         credit: int,
         window: bool = False,
+        on_item: Callable[[Item], None] = lambda _: None,
     ) -> RowStream:
-        """Raises NotReady when there is no engine. With `window` the credit is renewed as chunks are read."""
+        """Raises NotReady when there is no engine. With `window` the credit is renewed as chunks are read.
+
+        `on_item` hears what comes for the row when it comes, before anybody reads it."""
         self._require_engine()
-        row = RowStream(next(self._ids), window, credit, self.send, self._forget, self.clock)
+        row = RowStream(next(self._ids), window, credit, self.send, self._forget, self.clock, on_item)
         self._rows[row.id] = row
         self.send(Submit(row.id, token_ids, voice, sampling, limits, deadline, credit))
         return row

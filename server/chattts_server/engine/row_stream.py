@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from chattts_server.engine.nouns import Cancel, Chunk, Credit, Finish
 from chattts_server.errors import ServerError
 
+Item = Chunk | Finish | ServerError  # what can come for a row
+
 
 class RowStream:
     """Iterate over PCM chunks; `finish` is set at the end. Close it to cancel the row. Made by EngineClient.submit."""
@@ -20,6 +22,7 @@ class RowStream:
         send: Callable[[Credit | Cancel], None],
         forget: Callable[[int], None],
         clock: Callable[[], float],
+        on_item: Callable[[Item], None] = lambda _: None,
     ) -> None:
         self.id = row_id
         self.finish: Finish | None = None
@@ -30,7 +33,8 @@ class RowStream:
         self._send = send
         self._forget = forget
         self._clock = clock
-        self._arrived: asyncio.Queue[Chunk | Finish | ServerError] = asyncio.Queue()
+        self._on_item = on_item
+        self._arrived: asyncio.Queue[Item] = asyncio.Queue()
         self._starved_since: float | None = None
         self._over = False
 
@@ -66,7 +70,7 @@ class RowStream:
             self._over = True
             self._forget(self.id)
 
-    def deliver(self, item: Chunk | Finish | ServerError) -> None:
+    def deliver(self, item: Item) -> None:
         """For EngineClient: what came for this row."""
         if isinstance(item, Chunk):
             self._credit -= len(item.pcm) // 4
@@ -74,4 +78,6 @@ class RowStream:
                 self._starved_since = self._clock()
         elif isinstance(item, Finish):
             self.finished_at = self._clock()
+            self._starved_since = None  # all was sent: what was left to read never held the engine up
         self._arrived.put_nowait(item)
+        self._on_item(item)

@@ -1,0 +1,72 @@
+"""Readers that are slow, stand still or leave: what they hold of the server, and for how long."""
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from tests.server.harness import speech, until
+
+LONG = {"input": "今天天气很好。" * 20, "response_format": "pcm", "max_seconds": 40}
+ONE_WAITS_FOR_A_SECOND = ("--throughput", "40")  # with the limit of 0.5 s, LONG alone fills the ledger
+
+
+@asynccontextmanager
+async def unread(running, **changes):
+    """A response of which only the beginning is read, by a client whose kernel takes little for it."""
+    small = httpx.AsyncHTTPTransport(socket_options=[(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 * 1024)])
+    async with (
+        httpx.AsyncClient(base_url=running.client.base_url, transport=small, timeout=20) as client,
+        client.stream("POST", "/v1/audio/speech", json=LONG | changes) as response,
+    ):
+        assert response.status_code == 200
+        data = response.aiter_raw(100)  # dropped, it would close the connection
+        await anext(data)
+        yield
+
+
+async def test_audio_that_is_made_holds_no_place_however_slowly_it_is_read(serve):
+    async with serve("--step-seconds", "0.001", *ONE_WAITS_FOR_A_SECOND, max_queue_wait_milliseconds="500") as running:
+        admission = running.server.synthesis.admission
+        reading = unread(running)
+        entering = asyncio.create_task(reading.__aenter__())
+        await until(lambda: admission.inflight == 1)
+        assert (await speech(running, max_seconds=1)).status_code == 429  # nothing of it is made yet
+        await entering
+        await until(lambda: admission.audio_seconds == pytest.approx(0))
+        assert admission.inflight == 1
+        assert (await speech(running, max_seconds=1)).status_code == 200
+        await reading.__aexit__(None, None, None)
+
+
+async def test_a_stream_gives_back_what_it_has_had(serve):
+    async with serve() as running:
+        async with unread(running, stream_format="audio"):
+            await until(lambda: running.server.synthesis.admission.audio_seconds < 37)
+            assert running.server.synthesis.admission.inflight == 1
+        await until(lambda: running.server.synthesis.admission.inflight == 0)
+
+
+@pytest.mark.parametrize("changes", [{"stream_format": "audio"}, {}])
+async def test_a_reader_that_stands_still_is_gone(serve, monkeypatch, changes):
+    monkeypatch.setattr("chattts_server.api.audio_response.STALL_SECONDS", 0.3)
+    async with serve() as running:
+        synthesis = running.server.synthesis
+        async with unread(running, **changes):
+            await until(lambda: synthesis.admission.inflight == 0, 5)
+            assert not synthesis.engine._rows
+            await until(lambda: not running.server.server_state.tasks, 2)
+            assert (await speech(running, max_seconds=0.1)).status_code == 200
+
+
+async def test_a_reader_slower_than_the_limit_that_goes_on_is_served(serve, monkeypatch):
+    monkeypatch.setattr("chattts_server.api.audio_response.STALL_SECONDS", 0.3)
+    async with serve() as running:
+        body, size = LONG | {"stream_format": "audio", "max_seconds": 12}, 0
+        async with running.client.stream("POST", "/v1/audio/speech", json=body) as response:
+            async for data in response.aiter_raw(48000):
+                size += len(data)
+                await asyncio.sleep(0.05)
+        assert size == pytest.approx(12 * 48000, rel=0.1)
