@@ -92,7 +92,7 @@ PARSERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "watch_namespaces": (_names, "names of namespaces, separated by commas"),
     "namespace": (str, "the name of a namespace"),
     "identity": (str, "a name"),
-    "scaling_interval_seconds": (_between(float, 1, 300), "a number of seconds from 1 to 300"),
+    "scaling_interval_seconds": (_between(float, 1, 60), "a number of seconds from 1 to 60"),
     "resync_seconds": (_between(float, 10, 86400), "a number of seconds from 10 to 86400"),
     "workers": (_between(int, 1, 64), "a whole number from 1 to 64"),
     "log_format": (_log_format, "json or text"),

@@ -70,12 +70,12 @@ class Reconciler:
             held=held_message(spec, observed) if planned.held else "",
             failure=str(failure) if failure is not None else self._dropped(key),
         )
-        await self._write_status(spec, observed, outcome)
+        withheld = await self._write_status(spec, observed, outcome)
         for note in planned.notes:
             await events.send(self.kube, observed.service, note, self.clock())
         if failure is not None:
             raise failure
-        return CONFLICT_SECONDS if planned.conflicts else None
+        return min(filter(None, (CONFLICT_SECONDS if planned.conflicts else None, withheld)), default=None)
 
     async def _apply(self, planned: Plan, observed: Observed) -> tuple[Observed, KubeError | None]:
         """Apply, then prune. The first refusal ends it and is told in status; what was written stands."""
@@ -116,22 +116,26 @@ class Reconciler:
         for slot in [slot for slot in self._not_kept if slot[0] == key]:
             del self._not_kept[slot]
 
-    async def _write_status(self, spec: TTSServiceSpec | None, observed: Observed, outcome: status.Outcome) -> None:
+    async def _write_status(
+        self, spec: TTSServiceSpec | None, observed: Observed, outcome: status.Outcome
+    ) -> float | None:
+        """Returns after how many seconds numbers that are withheld now may be shown."""
         key, now = api.key_of(observed.service), self.clock()
         old = observed.service.get("status") or {}
-        due = now - self._numbers_shown.get(key, 0.0) >= SHOW_SECONDS
-        new = status.build(spec, observed, replace(outcome, may_show_numbers=due), now)
-        if new == old:
-            return
-        if not due:  # there is a write anyway
-            new = status.build(spec, observed, outcome, now)
-        if _numbers(new) != _numbers(old):
+        rest = SHOW_SECONDS - (now - self._numbers_shown.get(key, 0.0))
+        whole = status.build(spec, observed, outcome, now)
+        if whole == old:
+            return None
+        if rest > 0 and status.build(spec, observed, replace(outcome, may_show_numbers=False), now) == old:
+            return max(1.0, rest)
+        if _numbers(whole) != _numbers(old):  # also where there is a write anyway
             self._numbers_shown[key] = now
         metadata = observed.service["metadata"]
         fence = {name: metadata[name] for name in ("namespace", "name", "uid")}
         await self.kube.apply_status(
-            {"apiVersion": api.API_VERSION, "kind": api.TTS_SERVICE.kind, "metadata": fence, "status": new}
+            {"apiVersion": api.API_VERSION, "kind": api.TTS_SERVICE.kind, "metadata": fence, "status": whole}
         )
+        return None
 
 
 def _alive(observed: Observed) -> Known:

@@ -51,6 +51,7 @@ def test_flag_wins_over_environment_and_empty_is_unset() -> None:
         ("monitoring_labels", "release=x"),
         ("monitoring_labels", '{"a": 1}'),
         ("scaling_interval_seconds", "0"),
+        ("scaling_interval_seconds", "61"),
         ("workers", "many"),
         ("log_format", "xml"),
         ("health_port", "70000"),

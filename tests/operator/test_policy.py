@@ -99,6 +99,21 @@ def test_no_step_twice_for_one_cause(pods: Fleet, why: str) -> None:
     assert one(seen=metrics(28.0, **BREACH), pods=fleet(2)).desired > 2
 
 
+def test_after_a_gap_the_window_begins_anew() -> None:
+    """After a hold nobody knows what was wanted meanwhile. Beside it the same without the gap."""
+    calm = metrics(1.0, completed=1.0)
+    spec = policy(targets={"qpsPerReplica": "10"})
+    assert one(spec, calm, fleet(4), State(window=full_window())).desired == 3
+    late = NOW + 120
+    decision = one(spec, calm, fleet(4), State(window=full_window()), late)
+    assert (decision.desired, decision.reason) == (4, "ScaleDownStabilized")
+    state = decision.state
+    for seconds in range(15, 315, 15):
+        decision = one(spec, calm, fleet(4), state, late + seconds)
+        state = decision.state
+        assert (decision.desired == 3) == (seconds == 300), seconds
+
+
 def test_settled_to_the_second() -> None:
     assert one(seen=metrics(28.0, **BREACH), pods=fleet(2, last_ready_at=NOW - 105)).desired == 3
 

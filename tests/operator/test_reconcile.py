@@ -484,6 +484,26 @@ def test_numbers_are_written_once_a_minute(world: World) -> None:
     assert world.kube.writes == []
 
 
+def test_withheld_numbers_come_back_and_a_reason_is_shown_at_once(world: World) -> None:
+    world.settle()
+
+    def decide(reason: str, p99: float) -> float | None:
+        world.decision = Decision(1, 1, reason, f"p99 {p99} s", State(), Metrics(p99=p99, offered=5.0))
+        return world.reconcile()
+
+    assert decide("WithinTarget", 0.5) is None
+    world.now += 20
+    assert decide("WithinTarget", 0.9) == 40
+    assert world.status()["autoscaling"]["p99"] == "0.5s"
+    world.now += 40
+    assert world.reconcile() is None
+    assert world.status()["autoscaling"]["p99"] == "0.9s"
+    world.now += 1
+    assert decide("OverTarget", 2.0) is None
+    shown = world.status()["autoscaling"]
+    assert (shown["reason"], shown["message"], shown["p99"]) == ("OverTarget", "p99 2.0 s", "2s")
+
+
 def test_fields_without_effect_stay_told(world: World) -> None:
     world.edit_spec(voices={"claimName": "v"}, rollout={"capacityWaitSeconds": 10})
     world.settle()

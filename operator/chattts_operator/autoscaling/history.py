@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+GAP_SECONDS = 75.0  # five ticks; one of the longest interval that may be set (60 s) and its delay
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -12,9 +14,13 @@ class Window:
     entries: tuple[tuple[float, int], ...] = ()
 
     def add(self, now: float, wanted: int, seconds: float) -> Window:
-        """Keeps one entry older than the window, so that a full window can be told from a short one."""
-        older = [entry for entry in self.entries if entry[0] <= now - seconds][-1:]
-        newer = [entry for entry in self.entries if now - seconds < entry[0] <= now]
+        """Keeps one entry older than the window, so that a full window can be told from a short one.
+
+        After a gap (a hold, no pod, no metrics) it begins anew: nobody knows what was wanted meanwhile.
+        """
+        entries = self.entries if self.entries and now - self.entries[-1][0] <= GAP_SECONDS else ()
+        older = [entry for entry in entries if entry[0] <= now - seconds][-1:]
+        newer = [entry for entry in entries if now - seconds < entry[0] <= now]
         return Window((*older, *newer, (now, wanted)))
 
     def covers(self, now: float, seconds: float) -> bool:

@@ -63,8 +63,11 @@ def status_of(decision: Decision) -> dict[str, Any]:
 
 
 def shown(new: Mapping[str, Any], old: Mapping[str, Any], may_change: bool) -> dict[str, Any]:
-    """The new values, but with the old volatile ones while it is too early to change them."""
-    if may_change:
+    """The new values, but with the old volatile ones while it is too early to change them.
+
+    Another reason is no number that trembles: it is shown at once, and with it what belongs to it.
+    """
+    if may_change or new.get("reason") != old.get("reason"):
         return dict(new)
     kept = {name: old[name] for name in VOLATILE if name in old}
     return {**{name: value for name, value in new.items() if name not in VOLATILE}, **kept}
