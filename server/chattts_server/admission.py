@@ -31,11 +31,12 @@ class Throughput:
     value: float  # first guess: the engine's warm-up
 
     def learn(self, report: StepReport) -> None:
-        """A batch that was not full says nothing about the capacity, except when it beats what is known."""
+        """A batch that had room and left nobody waiting says nothing of the capacity, except when it beats it."""
         if report.busy_seconds <= 0 or report.audio_seconds <= 0:
             return
         measured = report.audio_seconds / report.busy_seconds
-        if report.rows >= self.rows or measured > self.value:
+        saturated = report.rows >= self.rows or report.waiting_rows > 0
+        if saturated or measured > self.value:
             self.value += EWMA_WEIGHT * (measured - self.value)
 
 

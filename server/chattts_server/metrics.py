@@ -63,6 +63,7 @@ class Broken:
     delivery: Delivery
     elapsed_seconds: float
     predicted_audio_seconds: float
+    first_audio_seconds: float | None = None  # None: it broke before there was any
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,7 @@ class Metrics:
             case Broken():
                 late = max(event.elapsed_seconds, 2 * self._slo_seconds)
                 self._durations(event.predicted_audio_seconds).labels(event.delivery).observe(late)
+                self._first_audio.observe(late if event.first_audio_seconds is None else event.first_audio_seconds)
             case Load():
                 self._inflight.set(event.inflight_requests)
                 self._queued.set(event.queued_audio_seconds)

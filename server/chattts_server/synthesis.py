@@ -35,13 +35,12 @@ from chattts_server.errors import (
     InvalidRequest,
     NotReady,
     Overloaded,
-    ServerError,
 )
 from chattts_server.metrics import Delivery, Metrics
 from chattts_server.text.normalizer import is_readable, normalize
 from chattts_server.text.splitter import predicted_seconds, split
 from chattts_server.text.tokens import PromptTokenizer
-from chattts_server.voices.store import seed_of, voice_of
+from chattts_server.voices.store import voice_of
 
 STREAM_WINDOW_SAMPLES = 4 * SAMPLE_RATE  # a reader that stalls holds at most this much of us
 # Trained rows end by themselves; this only stops one that does not.
@@ -93,14 +92,14 @@ class Synthesis:
         """Returns when the first audio is there; the caller must close the Speech. Raises the errors of errors.py."""
         try:
             hello = self._hello(utterance.connected)
-            seed_of(utterance.voice)  # an unknown voice costs nothing further
+            voice = voice_of(utterance.voice, hello)  # an unknown voice costs nothing further
             pieces, dropped = self._pieces(utterance, hello)
             ticket = self._admit(utterance, sum(piece.seconds for piece in pieces))
         except InvalidRequest:
             self.metrics.observe(events.Invalid())
             raise
         self.metrics.observe(events.Accepted(dropped))
-        speech = Speech(self, utterance, pieces, voice_of(utterance.voice, hello), ticket, dropped)
+        speech = Speech(self, utterance, pieces, voice, ticket, dropped)
         try:
             await speech.begin()
         except BaseException as error:
@@ -189,7 +188,7 @@ class Speech:
         self._ticket: int | None = ticket
         self._rows: list[RowStream] = []
         self._first = b""
-        self._first_at = 0.0
+        self._first_at: float | None = None  # monotonic; None: no audio yet
         self._samples = 0
 
     @property
@@ -233,18 +232,23 @@ class Speech:
         elapsed = self._owner.clock() - self._utterance.arrived
         if error is None:
             self._owner.metrics.observe(self._served())
-        elif isinstance(error, ServerError) and not isinstance(error, InvalidRequest | ClientGone):
-            delivery = self._utterance.delivery
-            self._owner.metrics.observe(events.Broken(delivery, elapsed, self.predicted_seconds))
+        elif not isinstance(error, InvalidRequest | ClientGone | asyncio.CancelledError):  # a bug is our fault too
+            delivery, first = self._utterance.delivery, self._first_audio_seconds()
+            self._owner.metrics.observe(events.Broken(delivery, elapsed, self.predicted_seconds, first))
+
+    def _first_audio_seconds(self) -> float | None:
+        return None if self._first_at is None else self._first_at - self._utterance.arrived
 
     def _served(self) -> events.Served:
         finishes = [row.finish for row in self._rows if row.finish is not None]
         ready_at = max(row.finished_at for row in self._rows)
+        first = self._first_audio_seconds()
+        assert first is not None  # served, so there was audio
         starved = sum(row.starved_seconds for row in self._rows)  # a slow reader is not our latency
         return events.Served(
             delivery=self._utterance.delivery,
             duration_seconds=max(0.0, ready_at - self._utterance.arrived - starved),
-            first_audio_seconds=self._first_at - self._utterance.arrived,
+            first_audio_seconds=first,
             queued_seconds=finishes[0].queued_seconds,
             audio_seconds=self._samples / SAMPLE_RATE,
         )

@@ -15,8 +15,8 @@ def admission(throughput=10.0, max_wait=3.0, held=()):
     return made
 
 
-def report(rows, audio, busy):
-    return StepReport(rows, 47, busy, busy, audio, 0, {})
+def report(rows, audio, busy, waiting=0):
+    return StepReport(rows, 47, busy, busy, audio, waiting, {})
 
 
 def test_a_place_is_free_until_the_predicted_wait_is_too_long():
@@ -84,6 +84,12 @@ def test_full_batches_teach_and_others_only_upwards():
     assert throughput.value == pytest.approx(8.8)
     throughput.learn(report(rows=2, audio=20.0, busy=1.0))
     assert throughput.value > 8.8
+
+
+def test_a_batch_that_left_rows_waiting_is_all_that_could_be_done():
+    throughput = Throughput(rows=8, value=10.0)
+    throughput.learn(report(rows=2, audio=2.0, busy=0.5, waiting=3))  # 4 per second
+    assert throughput.value == pytest.approx(8.8)
 
 
 def test_it_converges_to_what_the_machine_does():

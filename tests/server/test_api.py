@@ -2,12 +2,14 @@
 
 import asyncio
 import signal
+import threading
 import time
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from chattts_server.audio.encode import encode_whole
 from tests.server.harness import ONE_SECOND, code_of, duration, speech, until
 
 
@@ -108,6 +110,43 @@ async def test_a_failure_before_the_first_byte_is_typed(serve):
         async with asyncio.timeout(10):
             await running.server.synthesis.engine.ready.wait()
         assert (await speech(running, "好", max_seconds=1)).status_code == 200
+
+
+@pytest.mark.parametrize("broken", ["speech.ENCODERS", "speech.encode_whole", "synthesis.voice_of"])
+async def test_a_bug_on_the_way_leaves_no_place_taken(serve, monkeypatch, broken):
+    async with serve() as running:
+        synthesis = running.server.synthesis
+        kind = "wav" if broken.endswith("encode_whole") else "mp3"
+        assert (await speech(running, response_format=kind)).status_code == 200
+        with monkeypatch.context() as patch:
+            module = "api.speech" if broken.startswith("speech") else "synthesis"
+            patch.setattr(f"chattts_server.{module}.{broken.split('.')[1]}", _bug_of(broken))
+            assert (await speech(running, response_format=kind)).status_code == 500
+        assert (synthesis.admission.inflight, synthesis.engine._rows) == (0, {})
+        values = parsed(await running.metrics())
+        # Admitted and then failed is late; what failed before it was admitted is no request that waited.
+        assert values["chattts_infer_duration_seconds_count", "full"] == values["chattts_infer_total", "accepted"]
+
+
+def _bug_of(name):
+    def bug(*_):
+        raise ZeroDivisionError(name)
+
+    return {"mp3": bug} if name.endswith("ENCODERS") else bug
+
+
+async def test_a_long_answer_is_encoded_beside_the_event_loop(serve, monkeypatch):
+    threads = []
+
+    def encode(kind, pcm):
+        threads.append((len(pcm) > 10 * 4 * 24000, threading.current_thread() is threading.main_thread()))
+        return encode_whole(kind, pcm)
+
+    monkeypatch.setattr("chattts_server.api.speech.encode_whole", encode)
+    async with serve() as running:
+        await speech(running, response_format="wav", max_seconds=1)
+        await speech(running, "今天天气很好。" * 20, response_format="wav", max_seconds=20)
+    assert threads == [(False, True), (True, False)]
 
 
 async def test_probes_while_starting_and_ready(serve):

@@ -170,6 +170,37 @@ async def test_the_fourth_death_is_the_last(tmp_path):
     assert lines(log) == ["start"] * 4
 
 
+async def test_an_engine_that_cannot_be_started_is_tried_again(monkeypatch):
+    monkeypatch.setattr("chattts_server.engine.client.RESTART_PAUSE_SECONDS", 0.01)
+    codes, tries, spawn = [], [], EngineClient._spawn
+
+    async def out_of_memory_once(client, path):
+        tries.append(path)
+        if len(tries) == 1:
+            raise OSError(12, "Cannot allocate memory")
+        return await spawn(client, path)
+
+    monkeypatch.setattr(EngineClient, "_spawn", out_of_memory_once)
+    async with engine(on_fatal=codes.append) as client:
+        assert await samples(submit(client)) == samples_of(SECOND)
+    assert (codes, len(tries)) == ([], 2)
+
+
+@pytest.mark.parametrize(("error", "tries"), [(OSError(24, "Too many open files"), 4), (RuntimeError("a bug"), 1)])
+async def test_a_supervisor_that_cannot_go_on_ends_the_process(monkeypatch, error, tries):
+    monkeypatch.setattr("chattts_server.engine.client.RESTART_PAUSE_SECONDS", 0.01)
+    codes, tried = [], []
+
+    async def broken(client, path):
+        tried.append(path)
+        raise error
+
+    monkeypatch.setattr(EngineClient, "_spawn", broken)
+    async with engine(wait=False, on_fatal=codes.append):
+        await until(lambda: bool(codes), 5)
+    assert (codes, len(tried)) == ([1], tries)
+
+
 async def test_exit_78_is_passed_on_at_once(tmp_path):
     codes, log = [], tmp_path / "log"
     async with engine("--exit", "78", "--log", str(log), wait=False, on_fatal=codes.append):

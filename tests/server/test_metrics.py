@@ -94,3 +94,10 @@ def test_load_is_what_admission_says(metrics):
     metrics.observe(Load(3, 4.5))
     assert value(metrics, "chattts_inflight_requests") == 3
     assert value(metrics, "chattts_queued_audio_seconds") == 4.5
+
+
+@pytest.mark.parametrize(("first_audio", "late"), [(None, 1), (0.3, 0)])
+def test_a_request_that_broke_before_its_first_audio_is_late_there_too(metrics, first_audio, late):
+    metrics.observe(Broken("stream", 0.5, 1.0, first_audio))
+    assert value(metrics, "chattts_first_audio_seconds_count") == 1
+    assert value(metrics, "chattts_first_audio_seconds_bucket", le="1.2") == 1 - late

@@ -49,6 +49,17 @@ class Server:
     def post(self, **body):
         return httpx.post(self.url + "/tts", json=body, timeout=30)
 
+    def inflight(self, wanted, seconds=10):
+        """Waits until so many requests are admitted."""
+        url = f"http://127.0.0.1:{self.line('listening')['metrics_port']}/metrics"
+        for _ in range(int(seconds / 0.02)):
+            values = dict(line.rsplit(" ", 1) for line in httpx.get(url).text.splitlines() if not line.startswith("#"))
+            found = float(values["chattts_inflight_requests"])
+            if found == wanted:
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"{found} requests are in flight instead of {wanted}")
+
     def wait(self, seconds=20):
         code = self.process.wait(seconds)
         self._reader.join()
@@ -88,7 +99,7 @@ def test_sigterm_finishes_what_is_in_flight_and_exits_0(start):
     server = start("--step-seconds", "0.02")
     server.line("engine ready")
     threads, answers = in_threads([lambda: server.post(text="好", max_seconds=1)] * 6)
-    time.sleep(0.4)
+    server.inflight(6)
     server.process.send_signal(signal.SIGTERM)
     assert server.line("draining")["inflight"] == 6
     assert httpx.get(server.url + "/readyz").status_code == 503
@@ -116,7 +127,7 @@ def test_a_second_sigterm_ends_at_once(start):
     server = start("--step-seconds", "0.05")
     server.line("engine ready")
     threads, _ = in_threads([cut(server)])
-    time.sleep(0.4)
+    server.inflight(1)
     server.process.send_signal(signal.SIGTERM)
     server.line("draining")
     server.process.send_signal(signal.SIGTERM)
@@ -128,7 +139,7 @@ def test_the_drain_has_a_limit(start):
     server = start("--step-seconds", "0.05", CHATTTS_DRAIN_SECONDS="0.5")
     server.line("engine ready")
     threads, _ = in_threads([cut(server)])
-    time.sleep(0.4)
+    server.inflight(1)
     server.process.send_signal(signal.SIGTERM)
     assert server.wait(10) == 0
     assert server.line("drain ended by its limit")["inflight"] == 1

@@ -13,12 +13,13 @@ from chattts_server.api.middleware import Connection
 from chattts_server.api.schemas import Common, SpeechRequest, TtsRequest
 from chattts_server.audio.encode import ENCODERS, encode_whole
 from chattts_server.config import Settings
-from chattts_server.engine.nouns import Sampling
+from chattts_server.engine.nouns import SAMPLE_RATE, Sampling
 from chattts_server.errors import ClientGone
 from chattts_server.metrics import Delivery
 from chattts_server.synthesis import Speech, Synthesis, Utterance
 
 router = APIRouter()
+LONG_PCM_BYTES = 10 * SAMPLE_RATE * 4  # ten seconds
 DROPPED_HEADER = "x-chattts-dropped-characters"
 T = TypeVar("T")
 
@@ -29,10 +30,13 @@ async def speech(request: Request, body: Annotated[SpeechRequest, Body()]) -> Re
     `stream_format` asks for a stream."""
     # What the client asked for decides how its latency is counted: only an explicit stream is one.
     delivery: Delivery = "full" if body.stream_format is None else "stream"
-    spoken = await _unless_gone(request, _synthesis(request).speak(_utterance(request, body, body.input, delivery)))
+    speak = _synthesis(request).speak
+    utterance = _utterance(request, body, body.input, delivery)
     if body.response_format == "wav" and delivery == "full":
-        return await _whole(request, spoken)
-    return AudioStream(spoken, ENCODERS[body.response_format](), {DROPPED_HEADER: str(spoken.dropped)})
+        return await _whole(request, await _unless_gone(request, speak(utterance)))
+    encoder = ENCODERS[body.response_format]()  # first: when it fails, no place is taken yet
+    spoken = await _unless_gone(request, speak(utterance))
+    return AudioStream(spoken, encoder, {DROPPED_HEADER: str(spoken.dropped)})
 
 
 @router.post("/tts", response_class=Response, summary="The short form: text in, wav out")
@@ -47,12 +51,19 @@ async def _whole(request: Request, spoken: Speech) -> Response:
 
     try:
         pcm = await _unless_gone(request, collect())
+        wav = await _as_wav(pcm)
     except BaseException as error:
         spoken.close(error)
         raise
-    wav = encode_whole("wav", pcm)
     spoken.close()
     return Response(wav, media_type="audio/wav", headers={DROPPED_HEADER: str(spoken.dropped)})
+
+
+async def _as_wav(pcm: bytes) -> bytes:
+    """A thread costs more than a short answer does; a long one would hold up the event loop."""
+    if len(pcm) <= LONG_PCM_BYTES:
+        return encode_whole("wav", pcm)
+    return await asyncio.to_thread(encode_whole, "wav", pcm)
 
 
 def _utterance(request: Request, body: Common, text: str, delivery: Delivery) -> Utterance:

@@ -46,6 +46,7 @@ from chattts_server.errors import DeadlinePassed, EngineFailure, InvalidRequest,
 
 EXIT_CONFIG = 78
 MAX_RESTARTS, RESTART_WINDOW_SECONDS = 3, 600.0
+RESTART_PAUSE_SECONDS = 1.0  # when the system refuses to start a process
 START_SECONDS = 1800.0  # a network file system may need minutes for a gigabyte
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,7 @@ class EngineClient:
     async def start(self) -> None:
         """Returns at once; `ready` is set when the engine has said Hello."""
         self._supervisor = asyncio.create_task(self._supervise(), name="engine supervisor")
+        self._supervisor.add_done_callback(self._supervisor_ended)
 
     async def stop(self, drain_seconds: float = 5.0) -> None:
         """Lets the engine finish its rows, then ends it; kills it when it takes longer."""
@@ -169,7 +171,7 @@ class EngineClient:
 
     async def _supervise(self) -> None:
         while True:
-            code = await self._run_once()
+            code = await self._live_once()
             if self._stopping:
                 return
             now = self.clock()
@@ -181,6 +183,21 @@ class EngineClient:
             if code == EXIT_CONFIG or hopeless:
                 self._on_fatal(EXIT_CONFIG if code == EXIT_CONFIG else 1)
                 return
+
+    def _supervisor_ended(self, task: asyncio.Task[None]) -> None:
+        """Without a supervisor the probes would call a server alive that can never speak again."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("the engine's supervisor failed", exc_info=error)
+            self._on_fatal(1)
+
+    async def _live_once(self) -> int:
+        """The exit code; an engine that could not even be started has died, too."""
+        try:
+            return await self._run_once()
+        except OSError:
+            log.exception("the engine cannot be started")
+            await asyncio.sleep(RESTART_PAUSE_SECONDS)  # memory or files may be free again
+            return 1
 
     async def _run_once(self) -> int:
         """One life of the engine, from its start to its end; returns the exit code."""
