@@ -13,6 +13,7 @@ from .autoscaling.signals import Decision
 class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._changes: dict[api.Key, tuple[int, int]] = {}  # decided in the last tick, by then not carried out
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"chattts_operator_{name}", text, labels, registry=self.registry)
@@ -42,11 +43,16 @@ class Metrics:
     def decided(self, decisions: Mapping[api.Key, Decision]) -> None:
         """After every tick; a service that is gone leaves no series behind."""
         self.desired.clear()
+        changes: dict[api.Key, tuple[int, int]] = {}
         for key, decision in decisions.items():
             self.desired.labels(*key).set(decision.desired)
-            if decision.desired != decision.committed:
+            if decision.desired == decision.committed:
+                continue
+            changes[key] = (decision.committed, decision.desired)
+            if changes[key] != self._changes.get(key):  # else it is the same one, still on its way
                 direction = "out" if decision.desired > decision.committed else "in"
                 self.scale_decisions.labels(direction, decision.reason).inc()
+        self._changes = changes
 
     def serve(self, port: int) -> None:
         if port:

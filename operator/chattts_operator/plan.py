@@ -15,6 +15,7 @@ from .resources.monitoring import pod_monitor, prometheus_rule
 from .resources.service import service
 from .spec import InvalidSpec, TTSServiceSpec
 
+SCALED = ("ScaledOut", "ScaledIn")  # Events of what has happened
 REPLICAS_HELD = "ReplicasHeld"
 DEFAULT_REPLICAS = 1  # of spec.replicas; the API server fills it in, so it says nothing
 
@@ -184,5 +185,5 @@ def _scaling_notes(observed: Observed, writes: tuple[Write, ...], decision: Deci
             continue
         if (committed_of(observed.deployment), write.intent["spec"]["replicas"]) == (change.before, change.after):
             message = f"{change.before} -> {change.after} replicas: {change.reason}, {change.message}"
-            return [Note("ScaledOut" if change.after > change.before else "ScaledIn", message, False, str(change.time))]
+            return [Note(SCALED[change.after < change.before], message, False, str(change.time))]
     return []

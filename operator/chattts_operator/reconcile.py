@@ -17,8 +17,8 @@ from .autoscaling.signals import Decision
 from .cache import Cache, Known
 from .compare import difference
 from .kube import KubeError
-from .observe import Observed, Reader, observe
-from .plan import Plan, Write, held_message, plan
+from .observe import Observed, Reader, committed_of, observe
+from .plan import SCALED, Plan, Write, held_message, plan
 from .spec import InvalidSpec, OperatorDefaults, TTSServiceSpec, parse
 
 LOG = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ class Reconciler:
         )
         withheld = await self._write_status(spec, observed, outcome)
         for note in planned.notes:
+            if note.reason in SCALED and not _carries(observed, planned.replicas):
+                continue  # refused; it is said when it has happened
             await events.send(self.kube, observed.service, note, self.clock())
         if failure is not None:
             raise failure
@@ -121,7 +123,7 @@ class Reconciler:
     ) -> float | None:
         """Returns after how many seconds numbers that are withheld now may be shown."""
         key, now = api.key_of(observed.service), self.clock()
-        old = observed.service.get("status") or {}
+        old = status.ours(observed.service)
         rest = SHOW_SECONDS - (now - self._numbers_shown.get(key, 0.0))
         whole = status.build(spec, observed, outcome, now)
         if whole == old:
@@ -136,6 +138,10 @@ class Reconciler:
             {"apiVersion": api.API_VERSION, "kind": api.TTS_SERVICE.kind, "metadata": fence, "status": whole}
         )
         return None
+
+
+def _carries(observed: Observed, replicas: int) -> bool:
+    return observed.deployment is not None and committed_of(observed.deployment) == replicas
 
 
 def _alive(observed: Observed) -> Known:

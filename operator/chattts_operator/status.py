@@ -14,6 +14,19 @@ from .observe import Observed, committed_of, is_rolling_out
 from .resources.service import url
 from .spec import TTSServiceSpec
 
+FIELDS = (
+    "observedGeneration",
+    "replicas",
+    "readyReplicas",
+    "desiredReplicas",
+    "selector",
+    "url",
+    "image",
+    "modelRevision",
+    "reason",
+)
+SCALING = (api.SCALING_ACTIVE, api.SCALING_LIMITED, api.SCALING_EFFECTIVE)
+NOT_OF_A_DECISION = ("InvalidSpec", "Paused", "NoPrometheus", "ModeNone", "NotManaged", "ReplicasHeld")
 LATENCY_ONLY = (
     "no autoscaling.targets.qpsPerReplica is set, so growth waits for the promise to break once; then it is learned"
 )
@@ -43,10 +56,13 @@ class Outcome:
 
 def build(spec: TTSServiceSpec | None, observed: Observed, outcome: Outcome, now: float) -> dict[str, Any]:
     """Everything we own in status; a field that is left out is removed."""
-    old = observed.service.get("status") or {}
+    old = ours(observed.service)
     deployment = observed.deployment or {}
     live = deployment.get("status") or {}
-    conditions = list(_conditions(spec, observed, outcome))
+    conditions = [
+        _kept(condition, spec, outcome, old.get("conditions") or [])
+        for condition in _conditions(spec, observed, outcome)
+    ]
     autoscaling = _autoscaling(spec, old.get("autoscaling") or {}, outcome)
     name = observed.service["metadata"]["name"]
     values = {
@@ -59,10 +75,35 @@ def build(spec: TTSServiceSpec | None, observed: Observed, outcome: Outcome, now
         "image": outcome.image or old.get("image"),
         "modelRevision": old.get("modelRevision") if spec is None else spec.model.revision or None,
         "reason": _reason(conditions, autoscaling),
-        "conditions": _with_times(conditions, old.get("conditions") or [], observed.service, now),
+        "conditions": _with_times(conditions, before, observed.service, now),
         "autoscaling": autoscaling or None,
     }
     return {name: value for name, value in values.items() if value is not None}
+
+
+def ours(service: api.Body) -> dict[str, Any]:
+    """What is in status and ours. What others have put there is neither compared nor taken over."""
+    status = service.get("status") or {}
+    autoscaling, known = status.get("autoscaling") or {}, ("mode", *memory.FIELDS)
+    found = {
+        **{name: status.get(name) for name in FIELDS},
+        "conditions": [item for item in status.get("conditions") or [] if item["type"] in api.CONDITION_TYPES],
+        "autoscaling": {name: value for name, value in autoscaling.items() if name in known},
+    }
+    return {name: value for name, value in found.items() if value not in (None, [], {})}
+
+
+def _kept(
+    condition: Condition, spec: TTSServiceSpec | None, outcome: Outcome, old: Iterable[Mapping[str, Any]]
+) -> Condition:
+    """Until there is a decision again, after a restart, what the last one said about scaling stays."""
+    if spec is None or spec.paused or spec.autoscaling.mode != api.MODE_OPERATOR or outcome.decision is not None:
+        return condition
+    known = next((item for item in old if item["type"] == condition.type), None)
+    if known is None or condition.type not in SCALING or known["reason"] in NOT_OF_A_DECISION:
+        return condition
+    status = {"True": True, "False": False}.get(known["status"])
+    return Condition(condition.type, status, known["reason"], known["message"])
 
 
 def _autoscaling(spec: TTSServiceSpec | None, old: Mapping[str, Any], outcome: Outcome) -> dict[str, Any]:

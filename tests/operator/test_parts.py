@@ -13,12 +13,14 @@ import kopf
 import pytest
 
 from chattts_operator import api, cli, informers
+from chattts_operator.autoscaling.signals import Decision, State
 from chattts_operator.cache import Cache, Known
 from chattts_operator.compare import difference
 from chattts_operator.config import ConfigError, load
 from chattts_operator.events import Note, send
 from chattts_operator.health import Health
 from chattts_operator.hearing import Hearing
+from chattts_operator.metrics import Metrics
 from chattts_operator.observe import fleet_of, pod_of
 from chattts_operator.quantities import parse_quantity, same_quantity
 from tests.operator.control_plane import free_port
@@ -240,6 +242,18 @@ def test_an_event_is_said_once() -> None:
     asyncio.run(say(Note("ScaledOut", "1 -> 2", occasion="t2"), 20.0))
     assert len(kube.events) == 2
     assert kube.events[0]["involvedObject"]["uid"] == "uid-demo"
+
+
+def test_a_change_is_counted_once() -> None:
+    metrics = Metrics()
+
+    def tick(committed: int, desired: int) -> float | None:
+        decision = Decision(committed, desired, "SLOBreach", "", State())
+        metrics.decided({KEY: decision})
+        labels = {"direction": "out", "reason": "SLOBreach"}
+        return metrics.registry.get_sample_value("chattts_operator_scale_total", labels)
+
+    assert [tick(1, 2), tick(1, 2), tick(2, 2), tick(2, 3), tick(3, 3), tick(2, 3)] == [1, 1, 1, 2, 2, 3]
 
 
 def test_health() -> None:

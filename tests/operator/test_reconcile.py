@@ -504,6 +504,59 @@ def test_withheld_numbers_come_back_and_a_reason_is_shown_at_once(world: World) 
     assert (shown["reason"], shown["message"], shown["p99"]) == ("OverTarget", "p99 2.0 s", "2s")
 
 
+def test_what_others_put_into_status_is_left_alone(world: World) -> None:
+    world.settle()
+    foreign = {"type": "Foreign", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "t"}
+
+    def intrude(body: api.Body) -> None:
+        body["status"]["theirs"] = 1
+        body["status"]["autoscaling"]["theirs"] = 2
+        body["status"]["conditions"].append(foreign)
+
+    world.kube.edit(api.TTS_SERVICE, KEY, intrude)
+    for _ in range(3):
+        world.reconcile()
+    assert world.kube.writes == []
+    world.edit_spec(server={"maxBatchSize": 4})
+    world.reconcile()
+    assert ("status", "TTSService", "demo") in world.kube.writes
+    assert (world.status()["theirs"], world.status()["autoscaling"]["theirs"]) == (1, 2)
+    assert foreign in world.status()["conditions"]
+
+
+def test_scaling_conditions_stay_until_the_first_decision_after_a_restart(world: World) -> None:
+    world.settle()
+    assert world.condition("ScalingActive")["reason"] == "NoDecisionYet"
+    world.decision = replace(decided(1, 1), limited="AtMaxReplicas")
+    world.reconcile()
+    before = [world.condition(name) for name in ("ScalingActive", "ScalingLimited", "ScalingEffective")]
+    assert before[1]["status"] == "True"
+    world.decision = None
+    world.start_operator()
+    world.kube.writes.clear()
+    world.now += 100
+    world.reconcile()
+    assert world.kube.writes == []
+    assert [world.condition(item["type"]) for item in before] == before
+    world.edit_spec(autoscaling={"mode": "None"})
+    world.reconcile()
+    assert world.condition("ScalingActive")["reason"] == "ReplicasHeld"
+
+
+def test_a_refused_change_is_no_event(world: World) -> None:
+    world.settle()
+    world.decision = decided(1, 3)
+    world.kube.refuse = lambda verb, kind: (
+        KubeError(403, "exceeded quota") if (verb, kind) == ("apply", api.DEPLOYMENT) else None
+    )
+    with pytest.raises(KubeError, match="quota"):
+        world.reconcile()
+    assert world.kube.events == []
+    world.kube.refuse = lambda verb, kind: None
+    world.reconcile()
+    assert [event["reason"] for event in world.kube.events] == ["ScaledOut"]
+
+
 def test_fields_without_effect_stay_told(world: World) -> None:
     world.edit_spec(voices={"claimName": "v"}, rollout={"capacityWaitSeconds": 10})
     world.settle()

@@ -14,6 +14,23 @@ from .signals import Change, Decision, State
 
 SHOW_SECONDS = 60.0  # between two writes of changed numbers
 VOLATILE = ("p99", "qps", "reason", "message")
+FIELDS = (  # of status.autoscaling that a decision fills
+    *VOLATILE,
+    "learnedQpsPerReplica",
+    "coldStartSeconds",
+    "holdUntil",
+    "ineffectiveSteps",
+    "p99AtLastStepMilliseconds",
+    "refusedAtLastStep",
+    "completedAtLastStep",
+    "floorReplicas",
+    "floorTime",
+    "lastScaleTime",
+    "lastScaleFrom",
+    "lastScaleTo",
+    "lastScaleReason",
+    "history",
+)
 HOLDING = ("MetricsMissing", "Fallback", "WaitingForPods", "Unschedulable", "Held")  # reasons that a condition tells
 
 
