@@ -59,10 +59,8 @@ def build(spec: TTSServiceSpec | None, observed: Observed, outcome: Outcome, now
     old = ours(observed.service)
     deployment = observed.deployment or {}
     live = deployment.get("status") or {}
-    conditions = [
-        _kept(condition, spec, outcome, old.get("conditions") or [])
-        for condition in _conditions(spec, observed, outcome)
-    ]
+    before = old.get("conditions") or []
+    conditions = [_kept(condition, spec, outcome, before) for condition in _conditions(spec, observed, outcome)]
     autoscaling = _autoscaling(spec, old.get("autoscaling") or {}, outcome)
     name = observed.service["metadata"]["name"]
     values = {
