@@ -6,7 +6,7 @@ Only the scaling tick reads it; a reconcile reads the API server. So a stale ent
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from . import api
 from .observe import Pod, pod_of
@@ -50,6 +50,8 @@ class Cache:
             if not known:
                 del self.pods[key]
             return before is not None
+        if before is not None and before.first_ready_at is not None:
+            pod = replace(pod, first_ready_at=before.first_ready_at)
         known[pod.uid] = pod
         return before != pod
 

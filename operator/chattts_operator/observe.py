@@ -5,6 +5,7 @@ Reads go to the API server itself, not to a cache: a stale cache can then neithe
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ class Pod:
     leaving: bool
     scheduled_at: float | None
     ready_at: float | None  # None: not Ready
+    first_ready_at: float | None  # as far as this process has seen; a pod that flaps keeps it
     unschedulable: str  # the scheduler's own words, or empty
     unschedulable_since: str
 
@@ -74,6 +76,7 @@ def pod_of(body: api.Body) -> Pod:
         leaving=bool(metadata.get("deletionTimestamp")) or status.get("phase") in ("Succeeded", "Failed"),
         scheduled_at=_since(scheduled),
         ready_at=_since(ready),
+        first_ready_at=_since(ready),
         unschedulable=scheduled.get("message", "no node fits") if stuck else "",
         unschedulable_since=scheduled.get("lastTransitionTime", "") if stuck else "",
     )
@@ -85,11 +88,14 @@ def _since(condition: Mapping[str, Any]) -> float | None:
     return datetime.fromisoformat(condition["lastTransitionTime"]).timestamp()
 
 
-def fleet_of(deployment: api.Body, pods: Iterable[Pod], now: float) -> Fleet:
+def fleet_of(
+    deployment: api.Body, pods: Iterable[Pod], now: float, startup_deadline_seconds: float = math.inf
+) -> Fleet:
     """The pods as the policy sees them. Pods that leave are no pods."""
     present = [pod for pod in pods if not pod.leaving]
     ready = [(pod.ready_at, pod) for pod in present if pod.ready_at is not None]
-    newest = max(ready, key=lambda item: item[0], default=None)
+    first = [(pod.first_ready_at or ready_at, pod) for ready_at, pod in ready]
+    newest = max(first, key=lambda item: item[0], default=None)
     cold_start = None
     if newest is not None and newest[1].scheduled_at is not None:
         cold_start = (newest[1].uid, newest[0] - newest[1].scheduled_at)
@@ -98,10 +104,16 @@ def fleet_of(deployment: api.Body, pods: Iterable[Pod], now: float) -> Fleet:
         ready=len(ready),
         ready_a_minute=sum(now - ready_at >= REPORTS_AFTER_SECONDS for ready_at, _ in ready),
         unschedulable=sum(bool(pod.unschedulable) for pod in present),
+        overdue=sum(_is_overdue(pod, now, startup_deadline_seconds) for pod in present),
         last_ready_at=None if newest is None else newest[0],
         rolling_out=is_rolling_out(deployment),
         cold_start=cold_start,
     )
+
+
+def _is_overdue(pod: Pod, now: float, startup_deadline_seconds: float) -> bool:
+    """Crash-looping, or Ready once and not any more: to wait for it would end all steps for ever."""
+    return pod.ready_at is None and pod.scheduled_at is not None and now - pod.scheduled_at > startup_deadline_seconds
 
 
 def committed_of(deployment: api.Body) -> int:

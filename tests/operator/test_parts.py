@@ -216,6 +216,27 @@ def test_fleet() -> None:
     assert seen.rolling_out  # the controller has not seen this generation
 
 
+def test_a_pod_that_flaps_does_not_look_new() -> None:
+    cache = Cache()
+    deployment = {"metadata": {}, "spec": {"replicas": 1}}
+    scheduled = "2026-01-01T00:00:00Z"
+    cache.saw(api.POD, pod("a", ready_at="2026-01-01T00:01:00Z", scheduled_at=scheduled), False)
+    first = fleet_of(deployment, cache.pods_of(KEY), 0.0)
+    cache.saw(api.POD, pod("a", scheduled_at=scheduled), False)
+    assert fleet_of(deployment, cache.pods_of(KEY), 0.0).ready == 0
+    cache.saw(api.POD, pod("a", ready_at="2026-01-01T00:30:00Z", scheduled_at=scheduled), False)
+    again = fleet_of(deployment, cache.pods_of(KEY), 0.0)
+    assert (again.ready, again.last_ready_at, again.cold_start) == (1, first.last_ready_at, ("uid-a", 60.0))
+
+
+def test_a_pod_past_its_deadline_is_not_pending() -> None:
+    deployment = {"metadata": {}, "spec": {"replicas": 1}}
+    starting = pod_of(pod("a", scheduled_at="2026-01-01T00:00:00Z"))
+    at = starting.scheduled_at or 0.0
+    assert fleet_of(deployment, [starting], at + 900, 900).pending == 1
+    assert fleet_of(deployment, [starting], at + 901, 900).pending == 0
+
+
 def test_committed_is_what_we_wrote() -> None:
     deployment = {"metadata": {"annotations": {api.ANNOTATION_REPLICAS: "2"}}, "spec": {"replicas": 7}}
     assert fleet_of(deployment, [], 0.0).committed == 2

@@ -99,6 +99,38 @@ def test_no_step_twice_for_one_cause(pods: Fleet, why: str) -> None:
     assert one(seen=metrics(28.0, **BREACH), pods=fleet(2)).desired > 2
 
 
+def test_a_step_that_was_refused_is_decided_again_and_not_punished() -> None:
+    """Beside it the same where the step was carried out and did not help."""
+    seen = metrics(28.0, completed=20.0, **BREACH)
+    first = one(seen=seen)
+    assert (first.committed, first.desired) == (1, 2)
+    state = first.state
+    for seconds in range(15, 301, 15):
+        again = one(seen=seen, state=state, now=NOW + seconds)
+        assert (again.desired, again.reason) == (2, "SLOBreach"), seconds
+        assert (again.state.ineffective_steps, len(again.state.history)) == (0, 1)
+        assert again.state.history[0].time == NOW
+        state = again.state
+    done = fleet(2)
+    assert one(seen=seen, pods=done, state=first.state, now=NOW + 60).desired == 2
+    useless = one(seen=metrics(28.0, completed=20.0, **BREACH), pods=done, state=first.state, now=NOW + 120)
+    assert (useless.desired, useless.state.ineffective_steps) == (3, 1)
+
+
+def test_a_refused_scale_in_does_not_wait_for_its_period() -> None:
+    calm = metrics(1.0, completed=1.0)
+    spec = policy(targets={"qpsPerReplica": "10"})
+    first = one(spec, calm, fleet(4), State(window=full_window()))
+    assert (first.desired, one(spec, calm, fleet(4), first.state, NOW + 15).desired) == (3, 3)
+    assert one(spec, calm, fleet(3), first.state, NOW + 15).desired == 3  # carried out: the period holds
+
+
+def test_a_pod_that_never_comes_is_not_waited_for() -> None:
+    seen = metrics(28.0, completed=20.0, **BREACH)
+    assert one(seen=seen, pods=fleet(2, ready=1)).desired == 2
+    assert one(seen=seen, pods=fleet(2, ready=1, overdue=1)).desired == 3
+
+
 def test_after_a_gap_the_window_begins_anew() -> None:
     """After a hold nobody knows what was wanted meanwhile. Beside it the same without the gap."""
     calm = metrics(1.0, completed=1.0)

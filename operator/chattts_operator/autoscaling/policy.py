@@ -25,6 +25,7 @@ STEP_SHARE = 0.5  # of the ready pods: the greatest SLO step
 MAX_BACK_OFF = 4  # doublings of the hold
 ALWAYS_ALLOWED_STEP = 4
 HISTORY = 10
+REPEAT_SECONDS = 300.0  # for which a change that was not carried out is decided again as the same one
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,20 @@ def _lateness(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State, n
 def _settled(spec: Autoscaling, fleet: Fleet, state: State, now: float) -> bool:
     """One cause, one step: the pods of the last one must be Ready and have had time to show."""
     moving = fleet.pending or fleet.unschedulable or fleet.rolling_out
+    if _is_undone_step(fleet, state, now):
+        return not moving
     return not moving and now >= _shown_from(spec, fleet, state)
+
+
+def _is_undone(fleet: Fleet, state: State, now: float) -> bool:
+    """The last change has not reached the Deployment: the API server refused it, or was away."""
+    change = state.last_change
+    return change is not None and change.before == fleet.committed and now - change.time <= REPEAT_SECONDS
+
+
+def _is_undone_step(fleet: Fleet, state: State, now: float) -> bool:
+    change = state.last_change
+    return _is_undone(fleet, state, now) and change is not None and change.reason == "SLOBreach"
 
 
 def _shown_from(spec: Autoscaling, fleet: Fleet, state: State) -> float:
@@ -202,6 +216,8 @@ def _shown_from(spec: Autoscaling, fleet: Fleet, state: State) -> float:
 
 
 def _after_step(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State, wanted: int, now: float) -> State:
+    if _is_undone_step(fleet, state, now):  # it had no chance to help: decided again, and not held against the next
+        return replace(state, hold_until=now + spec.settle_seconds * 2**state.ineffective_steps)
     helped = _helped(metrics, state)
     doublings = 0 if helped else min(MAX_BACK_OFF, state.ineffective_steps + 1)
     learned = state.learned_qps
@@ -286,7 +302,7 @@ def _why_not_down(
         return "RolloutInProgress", "no scale-in during a rollout"
     if not state.window.covers(now, seconds) or state.window.maximum() >= fleet.committed:
         return "ScaleDownStabilized", f"fewer must be enough for {seconds} s"
-    if now - state.last_scale_time < spec.period_seconds:
+    if now - state.last_scale_time < spec.period_seconds and not _is_undone(fleet, state, now):
         return "ScaleDownStabilized", f"one step per {spec.period_seconds} s"
     if metrics.offered == 0:
         return None
@@ -333,7 +349,9 @@ def _recorded(decision: Decision, now: float) -> Decision:
     change = Change(now, decision.committed, decision.desired, decision.reason, decision.message)
     older = decision.state.history
     if older and (older[0].before, older[0].after) == (change.before, change.after):
+        if now - older[0].time <= REPEAT_SECONDS:
+            change = older[0]
         older = older[1:]
     history = (change, *older)[:HISTORY]
     state = replace(decision.state, last_scale_time=now, last_change=change, history=history)
-    return replace(decision, state=state)
+    return replace(decision, reason=change.reason, message=change.message, state=state)

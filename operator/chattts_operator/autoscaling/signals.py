@@ -31,14 +31,15 @@ class Fleet:
     ready: int = 0
     ready_a_minute: int = 0  # Ready long enough to have been scraped
     unschedulable: int = 0
-    last_ready_at: float | None = None  # when the newest pod became Ready
+    overdue: int = 0  # placed, and not Ready within the startup deadline
+    last_ready_at: float | None = None  # when the newest pod became Ready for the first time
     rolling_out: bool = False
     cold_start: tuple[str, float] | None = None  # pod and its seconds from scheduled to Ready
 
     @property
     def pending(self) -> int:
-        """Pods on their way: wanted, not Ready, and nothing says that they cannot be placed."""
-        return max(0, self.committed - self.ready - self.unschedulable)
+        """Pods on their way: wanted, not Ready, and nothing says that they cannot be placed or will never come."""
+        return max(0, self.committed - self.ready - self.unschedulable - self.overdue)
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,8 @@ class Ticker:
             status = self.cache.services[key].get("status") or {}
             state = memory.state_of(status.get("autoscaling") or {})
             self._told.pop(key, None)
-        fleet = fleet_of(self.cache.deployments[key], self.cache.pods_of(key), now)
+        deadline = spec.rollout.startup_deadline_seconds
+        fleet = fleet_of(self.cache.deployments[key], self.cache.pods_of(key), now, deadline)
         decision = decide(spec.autoscaling, Signals(metrics, fleet), state, now)
         self._uids[key], self._states[key], self.decisions[key] = spec.uid, decision.state, decision
         if decision.desired != decision.committed:
