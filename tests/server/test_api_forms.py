@@ -1,10 +1,12 @@
 """What goes in and what comes out, on one server that all tests here share."""
 
 import json
+import threading
 
 import pytest
 import pytest_asyncio
 
+from chattts_server.audio.encode import encode_whole
 from tests.server.harness import ONE_SECOND, code_of, duration, speech
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -98,3 +100,27 @@ async def test_the_documents_of_the_api_can_be_read(running):
     document = (await running.client.get("/openapi.json")).json()
     assert {"/v1/audio/speech", "/tts", "/v1/models", "/livez", "/readyz", "/startupz"} <= set(document["paths"])
     assert json.dumps(document)
+
+
+async def test_long_text_comes_in_order_and_whole(running):
+    text = "今天天气很好。" * 20
+    whole = await speech(running, text, response_format="pcm")
+    streamed = await speech(running, text, response_format="pcm", stream_format="audio")
+    assert len(whole.content) == len(streamed.content) > 20 * 48000
+    wav = await speech(running, text, response_format="wav", stream_format="audio", max_seconds=3)
+    assert "content-length" not in wav.headers
+    assert len(wav.content) == pytest.approx(44 + 3 * 48000, rel=0.05)
+
+
+async def test_a_long_answer_is_encoded_beside_the_event_loop(running, monkeypatch):
+    threads = []
+
+    def encode(kind, pcm):
+        threads.append((len(pcm) > 10 * 4 * 24000, threading.current_thread() is threading.main_thread()))
+        return encode_whole(kind, pcm)
+
+    monkeypatch.setattr("chattts_server.api.speech.encode_whole", encode)
+    await speech(running, response_format="wav", max_seconds=1)
+    await speech(running, "今天天气很好。" * 20, response_format="wav", max_seconds=20)
+
+    assert threads == [(False, True), (True, False)]

@@ -6,11 +6,20 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from tests.server.harness import speech, until
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 LONG = {"input": "今天天气很好。" * 20, "response_format": "pcm", "max_seconds": 40}
 ONE_WAITS_FOR_A_SECOND = ("--throughput", "40")  # with the limit of 0.5 s, LONG alone fills the ledger
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(serve):
+    """One server for all whose readers leave it as it was."""
+    async with serve() as shared:
+        yield shared
 
 
 @asynccontextmanager
@@ -41,32 +50,29 @@ async def test_audio_that_is_made_holds_no_place_however_slowly_it_is_read(serve
         await reading.__aexit__(None, None, None)
 
 
-async def test_a_stream_gives_back_what_it_has_had(serve):
-    async with serve() as running:
-        async with unread(running, stream_format="audio"):
-            await until(lambda: running.server.synthesis.admission.audio_seconds < 37)
-            assert running.server.synthesis.admission.inflight == 1
-        await until(lambda: running.server.synthesis.admission.inflight == 0)
+async def test_a_stream_gives_back_what_it_has_had(running):
+    async with unread(running, stream_format="audio"):
+        await until(lambda: running.server.synthesis.admission.audio_seconds < 37)
+        assert running.server.synthesis.admission.inflight == 1
+    await until(lambda: running.server.synthesis.admission.inflight == 0)
 
 
 @pytest.mark.parametrize("changes", [{"stream_format": "audio"}, {}])
-async def test_a_reader_that_stands_still_is_gone(serve, monkeypatch, changes):
+async def test_a_reader_that_stands_still_is_gone(running, monkeypatch, changes):
     monkeypatch.setattr("chattts_server.api.audio_response.STALL_SECONDS", 0.3)
-    async with serve() as running:
-        synthesis = running.server.synthesis
-        async with unread(running, **changes):
-            await until(lambda: synthesis.admission.inflight == 0, 5)
-            assert not synthesis.engine._rows
-            await until(lambda: not running.server.server_state.tasks, 2)
-            assert (await speech(running, max_seconds=0.1)).status_code == 200
+    synthesis = running.server.synthesis
+    async with unread(running, **changes):
+        await until(lambda: synthesis.admission.inflight == 0, 5)
+        assert not synthesis.engine._rows
+        await until(lambda: not running.server.server_state.tasks, 2)
+        assert (await speech(running, max_seconds=0.1)).status_code == 200
 
 
-async def test_a_reader_slower_than_the_limit_that_goes_on_is_served(serve, monkeypatch):
+async def test_a_reader_slower_than_the_limit_that_goes_on_is_served(running, monkeypatch):
     monkeypatch.setattr("chattts_server.api.audio_response.STALL_SECONDS", 0.3)
-    async with serve() as running:
-        body, size = LONG | {"stream_format": "audio", "max_seconds": 12}, 0
-        async with running.client.stream("POST", "/v1/audio/speech", json=body) as response:
-            async for data in response.aiter_raw(48000):
-                size += len(data)
-                await asyncio.sleep(0.05)
-        assert size == pytest.approx(12 * 48000, rel=0.1)
+    body, size = LONG | {"stream_format": "audio", "max_seconds": 12}, 0
+    async with running.client.stream("POST", "/v1/audio/speech", json=body) as response:
+        async for data in response.aiter_raw(48000):
+            size += len(data)
+            await asyncio.sleep(0.05)
+    assert size == pytest.approx(12 * 48000, rel=0.1)

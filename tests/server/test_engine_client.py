@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from chattts_server.engine.client import EngineClient
+from chattts_server.engine.client import EngineClient, EngineCommand
 from chattts_server.engine.nouns import UNLIMITED_CREDIT, Limits, Sampling, StepReport, Voice, samples_of
 from chattts_server.engine.vocabulary import bert_entries
 from chattts_server.errors import DeadlinePassed, EngineFailure, InvalidRequest, NotReady
@@ -23,8 +23,8 @@ SECOND = 47  # steps
 
 
 @asynccontextmanager
-async def engine(*flags, watchdog=30.0, wait=True, **callbacks):
-    client = EngineClient(fake_command(*flags, watchdog_seconds=watchdog), **callbacks)
+async def engine(*flags, watchdog=30.0, wait=True, command=None, **callbacks):
+    client = EngineClient(command or fake_command(*flags, watchdog_seconds=watchdog), **callbacks)
     await client.start()
     try:
         if wait:
@@ -45,6 +45,11 @@ async def client():
     """One engine for all tests that do it no harm."""
     async with engine("--step-seconds", "0.0005") as shared:
         yield shared
+
+
+def dying(code, log):
+    """An engine that ends as soon as it is started."""
+    return EngineCommand(["sh", "-c", f'echo start >> "{log}"; exit {code}', "engine"], 30.0)
 
 
 async def samples(row):
@@ -164,7 +169,7 @@ async def test_a_dead_engine_fails_its_rows_and_is_replaced():
 
 async def test_the_fourth_death_is_the_last(tmp_path):
     codes, log = [], tmp_path / "log"
-    async with engine("--exit", "3", "--log", str(log), wait=False, on_fatal=codes.append):
+    async with engine(command=dying(3, log), wait=False, on_fatal=codes.append):
         await until(lambda: bool(codes))
     assert codes == [1]
     assert lines(log) == ["start"] * 4
@@ -203,7 +208,7 @@ async def test_a_supervisor_that_cannot_go_on_ends_the_process(monkeypatch, erro
 
 async def test_exit_78_is_passed_on_at_once(tmp_path):
     codes, log = [], tmp_path / "log"
-    async with engine("--exit", "78", "--log", str(log), wait=False, on_fatal=codes.append):
+    async with engine(command=dying(78, log), wait=False, on_fatal=codes.append):
         await until(lambda: bool(codes))
     assert codes == [78]
     assert lines(log) == ["start"]
