@@ -159,7 +159,7 @@ def _notes(
         if spec.autoscaling.mode == api.MODE_OPERATOR and spec.replicas != DEFAULT_REPLICAS:
             message = "spec.replicas is ignored in autoscaling.mode Operator: use minReplicas and maxReplicas"
             notes.append(Note("ReplicasIgnored", message, False, generation))
-    if is_held(spec, observed) and _scaling_reason(observed) != REPLICAS_HELD:
+    if is_held(spec, observed) and not spec.paused and _scaling_reason(observed) != REPLICAS_HELD:
         notes.append(Note(REPLICAS_HELD, held_message(spec, observed), True, generation))
     notes += _scaling_notes(observed, writes, decision)
     return tuple(notes)
