@@ -21,6 +21,7 @@ URL = f"http://demo.{install.NAMESPACE}.svc"
 OVERLOAD = 1.4
 AUDIO_SECONDS = "0.75"  # of each request: short, so that 0.7 of a pod's capacity is well within 1.2 s on half a core
 STEADY_SECONDS = 60
+RULE_INTERVAL_SECONDS = 15
 SELECTOR = "chattts.dev/service=demo"
 KINDS = ("ok", "rejected_429", "failed", "cut")
 
@@ -54,6 +55,9 @@ class Chain:
             self._view.say(f"   {self.capacity} requests/s of {AUDIO_SECONDS} s audio each")
         with self._view.phase("rest, until the measurement itself has left the 1 minute window"):
             self._wait("no breach before the load", lambda s: s.offered == 0 and s.p99 is None, 120)
+            self._watch(
+                RULE_INTERVAL_SECONDS + 5
+            )  # so that a recorded sample says so, and the load's breach is its own
 
     def _scale_out(self, moments: Moments) -> Moments:
         rate = self.capacity * OVERLOAD

@@ -43,7 +43,8 @@ class Load:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._logs.terminate()
-        self._logs.wait()
+        self._reader.join()
+        self._logs.communicate()
         self._delete("--wait=false")
 
     @property
