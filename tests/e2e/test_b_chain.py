@@ -25,7 +25,7 @@ def demo(cluster: Cluster, services: Any) -> None:
 
 
 def restart_operator_in_the_breach(cluster: Cluster, watcher: Watcher, done: threading.Event) -> None:
-    """Delete the operator's pod a minute into the breach; only the overload, not the capacity measurement, is refused."""
+    """Delete the operator's pod a minute into the breach; the capacity measurement is not refused anything."""
     over = watcher.wait_for("refusals", lambda s: (s.p99 or 0.0) > 1.2 and (s.refused or 0.0) > 0.5, 400)
     watcher.wait_for("a minute more", lambda s: s.at >= over.at + 60, 120)
     cluster.kubectl("-n", install.OPERATOR_NAMESPACE, "delete", "pod", "-l", OPERATORS, "--wait=false")
