@@ -31,7 +31,10 @@ def cluster() -> Iterator[Cluster]:
     finally:
         if not was_up:
             cluster.down()
-            eventually(lambda: not leftovers.seen() - before, 20, "no process, mount, cgroup or namespace is left")
+            left = leftovers_after(before)
+            assert left == [], (
+                "a process, mount, cgroup or namespace is left; does another cluster run beside this one?"
+            )
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +122,14 @@ def services(cluster: Cluster, api: KubeApi, model: Path) -> Iterator[Services]:
     made = Services(cluster, api)
     yield made
     made.delete_all()
+
+
+def leftovers_after(before: frozenset[str], seconds: float = 20) -> list[str]:
+    """What is there now and was not before, once the kernel has had some seconds to end what was killed."""
+    deadline = time.monotonic() + seconds
+    while (left := leftovers.seen() - before) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return sorted(left)
 
 
 def eventually(true: Callable[[], object], timeout: float, what: str) -> None:
