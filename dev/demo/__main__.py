@@ -48,15 +48,14 @@ def main() -> int:
 def run(arguments: argparse.Namespace, view: View) -> dict[str, Any]:
     """Bring the cluster up, show everything, end what was started; also when it fails half-way."""
     began, was_up = time.time(), Cluster.is_up()
-    built = builds_before = recorded_builds()
+    builds_before = recorded_builds()
     cluster: Cluster | None = None
     try:
         with view.phase("cluster, tools and images (the first time builds them: up to half an hour)"):
             cluster = Cluster.up(gpus=arguments.gpus, keep=arguments.keep)
-        built = recorded_builds()
-        build_seconds = sum(took for what, took in built.items() if builds_before.get(what) != took)
-        facts = {"cold_build_s": round(build_seconds, 1), "began": began + build_seconds}
-        return show(cluster, view, arguments.out, arguments.model, facts)
+        build_seconds = sum(took for what, took in recorded_builds().items() if builds_before.get(what) != took)
+        facts = {"cold_build_s": round(build_seconds, 1)}
+        return show(cluster, view, arguments.out, arguments.model, began + build_seconds, facts)
     finally:
         if cluster is not None and was_up and not arguments.keep:
             cluster.kubectl("delete", "-n", install.NAMESPACE, "tts/demo", "--ignore-not-found", "--wait=false")
@@ -78,9 +77,10 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def show(cluster: Cluster, view: View, out: Path, model: Path | None, facts: dict[str, Any]) -> dict[str, Any]:
-    """Everything after the cluster is up; writes the files of `out` and returns the summary."""
-    began = facts.pop("began")
+def show(
+    cluster: Cluster, view: View, out: Path, model: Path | None, began: float, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Everything after the cluster is up; writes the files of `out`. `began`: Unix time, the building left out."""
     prepare(cluster, view, out, model)
     with KubeApi(cluster.kubectl_path, cluster.kubeconfig) as api:
         with view.phase("TTSService demo: waiting until Ready"):

@@ -39,7 +39,7 @@ class Chain:
         """The whole chain; TimeoutError names the step that did not come."""
         with self._pods:
             self._measure_capacity()
-            moments = Moments(time.time(), None, None, None, None, None, None)
+            moments = Moments(time.time(), None, None, None, None, None)
             load = self._load("load", self.capacity * OVERLOAD, seed=1)
             moments = self._scale_out(moments)
             moments = self._calm(moments, steady_seconds)
@@ -71,9 +71,9 @@ class Chain:
 
     def _calm(self, moments: Moments, steady_seconds: float) -> Moments:
         with self._view.phase(f"p99 back under {SLO_SECONDS} s at unchanged load"):
-            calm = self._wait("p99 under the SLO", lambda s: s.p99 is not None and s.p99 <= SLO_SECONDS, 240)
+            self._wait("p99 under the SLO", lambda s: s.p99 is not None and s.p99 <= SLO_SECONDS, 240)
             self._watch(steady_seconds)
-        return replace(moments, steady_from=calm.at, load_stopped=time.time())
+        return replace(moments, load_stopped=time.time())
 
     def _scale_in(self, moments: Moments) -> Moments:
         with self._view.phase("the load ends; a trickle goes on through the scale-in"):

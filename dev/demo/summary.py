@@ -17,7 +17,6 @@ class Moments:
     breach_started: float | None
     scaled_out: float | None
     second_pod_ready: float | None
-    steady_from: float | None
     load_stopped: float | None
     scaled_in: float | None
 

@@ -13,7 +13,6 @@ KEPT = Moments(
     breach_started=1030.0,
     scaled_out=1170.0,
     second_pod_ready=1195.0,
-    steady_from=1260.0,
     load_stopped=1320.0,
     scaled_in=1500.0,
 )
