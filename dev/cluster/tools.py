@@ -108,6 +108,14 @@ def tool_key(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def built(tool_name: str, program: str) -> Path:
+    """A program of this user's cache; ClusterError says how to build it when it is not there."""
+    path = binary(Cache.from_environment(os.environ), tool_name, program)
+    if not path.exists():
+        raise ClusterError(f"{path.name} is not built yet: `python -m dev.cluster tools` builds it")
+    return path
+
+
 def binary(cache: Cache, tool_name: str, program: str) -> Path:
     tool = next(tool for tool in TOOLS if tool.name == tool_name)
     return tool_folder(tool, cache) / "bin" / program

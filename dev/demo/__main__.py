@@ -32,7 +32,8 @@ def main() -> int:
         with View() as view:
             summary = run(arguments, view)
     except KeyboardInterrupt:
-        print("demo: interrupted; nothing was left running", file=sys.stderr)
+        left = "the cluster is still up (make cluster-down ends it)" if Cluster.is_up() else "nothing was left running"
+        print(f"demo: interrupted; {left}", file=sys.stderr)
         return 130
     except (ClusterError, TimeoutError, RuntimeError) as problem:
         print(f"demo: {problem}", file=sys.stderr)

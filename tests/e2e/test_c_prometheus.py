@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from dev.cluster import Cluster
-from dev.kubeapi import KubeApi
 
 Wait = Callable[[Callable[[], object], float, str], None]
 CALM = {"scaleDown": {"stabilizationSeconds": 30, "periodSeconds": 15, "maxPercent": 100}}
+ONE_IS_ENOUGH = {"spec": {"autoscaling": {"minReplicas": 1}}}
 
 
 def ready(services: Any, name: str) -> tuple[int, int]:
@@ -16,28 +16,28 @@ def ready(services: Any, name: str) -> tuple[int, int]:
     return deployment["spec"]["replicas"], deployment.get("status", {}).get("readyReplicas", 0)
 
 
-def two_ready(cluster: Cluster, services: Any, name: str, eventually: Wait) -> None:
-    """Two Ready pods, held at two by minReplicas."""
-    services.patch(name, {"spec": {"autoscaling": {"minReplicas": 2}}})
-    eventually(lambda: ready(services, name) == (2, 2), 180, "two pods wanted and Ready")
-    eventually(lambda: services.condition(name, "ScalingActive").get("status") == "True", 120, "ScalingActive")
-
-
 def test_missing_data_never_scales_in_and_the_same_run_with_data_does(
-    cluster: Cluster, api: KubeApi, services: Any, eventually: Wait, throughout: Wait
+    cluster: Cluster, services: Any, eventually: Wait, throughout: Wait
 ) -> None:
-    services.create("calm", minReplicas=2, **CALM)
-    two_ready(cluster, services, "calm", eventually)
-    services.patch("calm", {"spec": {"autoscaling": {"minReplicas": 1}}})
+    for name in ("calm", "blind"):
+        services.create(name, minReplicas=2, **CALM)
+    for name in ("calm", "blind"):
+        eventually(lambda n=name: ready(services, n) == (2, 2), 240, f"{name}: two pods wanted and Ready")
+        eventually(lambda n=name: active(services, n) == "True", 120, f"{name}: ScalingActive")
+    services.patch("calm", ONE_IS_ENOUGH)
     eventually(lambda: ready(services, "calm") == (1, 1), 120, "scale-in while Prometheus answers")
 
-    two_ready(cluster, services, "calm", eventually)
     cluster.set_prometheus(running=False)
     try:
-        services.patch("calm", {"spec": {"autoscaling": {"minReplicas": 1}}})
-        throughout(lambda: services.replicas("calm") == 2, 90, "two replicas while Prometheus is away")
-        assert services.condition("calm", "ScalingActive")["status"] == "False"
-        assert services.condition("calm", "ScalingActive")["reason"] == "MetricsMissing"
+        services.patch("blind", ONE_IS_ENOUGH)
+        throughout(lambda: services.replicas("blind") == 2, 90, "two replicas while Prometheus is away")
+        assert active(services, "blind") == "False"
+        assert services.condition("blind", "ScalingActive")["reason"] == "MetricsMissing"
     finally:
         cluster.set_prometheus(running=True)
-    eventually(lambda: services.replicas("calm") == 1, 180, "scale-in after Prometheus is back")
+    eventually(lambda: services.replicas("blind") == 1, 180, "scale-in after Prometheus is back")
+
+
+def active(services: Any, name: str) -> str:
+    """Status of the condition ScalingActive; "" while there is none."""
+    return str(services.condition(name, "ScalingActive").get("status", ""))

@@ -6,7 +6,6 @@ It knows nothing about the operator. The binaries are those of dev/cluster.
 from __future__ import annotations
 
 import json
-import os
 import socket
 import ssl
 import subprocess
@@ -18,15 +17,9 @@ from typing import Any
 
 import yaml
 
+from dev.cluster.tools import built
+
 TOKEN = "control-plane-of-a-test"
-
-
-def find_binary(*names: str) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chattts-k8s" / "tools"
-    for name in names:
-        for path in sorted(cache.glob(f"*/bin/{name}")):
-            return path
-    raise FileNotFoundError(f"none of {names} under {cache}: run `python -m dev.cluster up` once to build the tools")
 
 
 def free_port() -> int:
@@ -68,7 +61,7 @@ class ControlPlane:
         tokens = self.folder / "tokens.csv"
         tokens.write_text(f'{TOKEN},admin,admin,"system:masters"\n')
         self._spawn(
-            find_binary("etcd", "server"),
+            built("etcd", "server"),
             "--data-dir",
             self.folder / "etcd",
             "--unsafe-no-fsync",
@@ -81,7 +74,7 @@ class ControlPlane:
             log="etcd",
         )
         self._spawn(
-            find_binary("kube-apiserver"),
+            built("kubernetes", "kube-apiserver"),
             f"--etcd-servers={etcd}",
             "--bind-address=127.0.0.1",
             f"--secure-port={self.port}",
@@ -100,7 +93,7 @@ class ControlPlane:
         self._wait_ready()
         if self.controllers:
             self._spawn(
-                find_binary("kube-controller-manager"),
+                built("kubernetes", "kube-controller-manager"),
                 f"--kubeconfig={self.kubeconfig}",
                 f"--service-account-private-key-file={key}",
                 "--leader-elect=false",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,23 +13,11 @@ import yaml
 
 from chattts_operator.autoscaling import rules
 from chattts_operator.autoscaling.rules import Promise
+from dev.cluster.tools import built
 
 LABELS = 'namespace="n",tts_service="s"'
 STEP = 15
 DEFAULT = Promise()
-
-
-def find_promtool() -> str:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chattts-k8s" / "tools"
-    named = os.environ.get("PROMTOOL") or shutil.which("promtool")
-    found = [named] if named else [str(path) for path in sorted(cache.glob("prometheus-*/bin/promtool"))]
-    if not found:
-        pytest.fail(
-            "promtool is needed: run `python -m dev.cluster up` once, which builds it, "
-            "or install Prometheus (Debian: prometheus), or set PROMTOOL to the binary",
-            pytrace=False,
-        )
-    return found[0]
 
 
 @dataclass
@@ -95,7 +81,7 @@ def _values(series: list[int | None]) -> str:
 
 class Promtool:
     def __init__(self, folder: Path) -> None:
-        self.folder, self.binary = folder, find_promtool()
+        self.folder, self.binary = folder, built("prometheus", "promtool")
 
     def check(
         self,
