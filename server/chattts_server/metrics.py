@@ -112,7 +112,7 @@ class Metrics:
         self._queued = gauge(
             "chattts_queued_audio_seconds", "Predicted audio of the requests in flight that is still to be made"
         )
-        self._audio = counter("chattts_audio_seconds", "Audio made")
+        self._audio = counter("chattts_audio_seconds", "Audio decoded, steps at 46.875 a second")
         self._rejected = counter("chattts_requests_rejected", "Requests refused for want of capacity", "reason")
         self._underruns = counter("chattts_stream_underruns", "Streams that fell behind real time")
         self._dropped = counter("chattts_text_dropped_characters", "Characters that cannot be read and were left out")

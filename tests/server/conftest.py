@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -15,6 +17,7 @@ import pytest
 from chattts_server.engine.checkpoint import FILES, write_digests
 from chattts_server.engine.vocabulary import write_tokenizer
 from chattts_server.serve import SpeechServer
+from chattts_server.text.tokens import PromptTokenizer
 from tests.server.harness import Running, fake_command, settings_of
 
 HERE = Path(__file__).parent
@@ -53,6 +56,28 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny")
     make_checkpoint(folder, "tiny", seed=7)
     return folder
+
+
+@pytest.fixture(scope="session")
+def chat(tiny: Path) -> Any:
+    """ChatTTS's own Chat on `tiny`: the reference."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ChatTTS
+        import torch
+
+        from chattts_server.engine.sizes import chat_config
+
+        made = ChatTTS.Chat()
+        made.config = chat_config(json.loads((tiny / "sizes.json").read_text()))
+        made.sha256_map = json.loads((tiny / "sha256_map.json").read_text())
+        assert made.load(source="custom", custom_path=str(tiny), device=torch.device("cpu"))
+    return made
+
+
+@pytest.fixture(scope="session")
+def prompt(tiny: Path) -> Callable[[str], list[int]]:
+    return PromptTokenizer(tiny).prompt
 
 
 Serve = Callable[..., AbstractAsyncContextManager[Running]]

@@ -1,7 +1,7 @@
 """An engine process that behaves: the real loop (process.Engine) with a model that only takes time and hums.
 
 Some characters of a text make things happen, so that a test chooses by what it asks to be spoken:
-毒 the batch raises, 坏 the row is refused as invalid, 亡 the process dies, 停 the step hangs.
+毒 the step raises, 坏 the row is refused as invalid, 亡 the process dies, 停 the step hangs.
 --log gets a line per event.
 """
 
@@ -26,7 +26,7 @@ from chattts_server.engine.nouns import (
     samples_of,
 )
 from chattts_server.engine.process import Engine
-from chattts_server.engine.speech_model import Spoken
+from chattts_server.engine.speech_model import Outcome, Piece
 from chattts_server.engine.vocabulary import bert_entries
 from chattts_server.engine.wire import EnginePort
 
@@ -36,32 +36,50 @@ POISON, INVALID, DIE, HANG = (ENTRIES.index(character) for character in "毒坏�
 
 
 class HummingModel:
-    def __init__(self, seconds_per_step: float, log: Callable[[str], None]) -> None:
+    """Steps that only take time; a row's sound is a hum, whatever its text."""
+
+    def __init__(self, slots: int, seconds_per_step: float, log: Callable[[str], None]) -> None:
+        self.slots = slots
         self._seconds_per_step = seconds_per_step
         self._log = log
+        self._rows: dict[int, Submit] = {}
+        self._steps: dict[int, int] = {}
+        self._stepped: frozenset[int] = frozenset()
 
     def problem(self, row: Submit) -> str | None:
         return "a bad row" if INVALID in row.token_ids else None
 
-    def speak(self, rows: Sequence[Submit], on_step: Callable[[int], frozenset[int]]) -> list[Spoken]:
-        ids = {token for row in rows for token in row.token_ids}
-        self._log(f"speak {len(rows)}")
+    def join(self, slot: int, row: Submit, seed: int) -> int:
+        self._log(f"join {row.id}")
+        if DIE in row.token_ids:
+            os._exit(1)
+        self._rows[slot], self._steps[slot] = row, 0
+        return 1
+
+    def prefill(self, slot: int) -> None:
+        pass
+
+    def step(self, slots: Sequence[int]) -> list[Outcome]:
+        ids = {token for slot in slots for token in self._rows[slot].token_ids}
         if POISON in ids:
             raise RuntimeError("poison")
-        if DIE in ids:
-            os._exit(1)
         if HANG in ids:
             time.sleep(3600)
-        ends = [row.limits.max_steps for row in rows]
-        for step in range(max(ends)):
-            time.sleep(self._seconds_per_step)
-            for index in on_step(step):
-                if step < ends[index]:
-                    ends[index] = step
-                    self._log(f"stopped after {step}")
-            if step >= max(ends):
-                break
-        return [Spoken(_hum(max(1, end)), max(1, end), "limit") for end in ends]
+        for slot in self._stepped - set(slots):
+            if self._steps[slot] < self._rows[slot].limits.max_steps:
+                self._log(f"stopped after {self._steps[slot]}")
+        self._stepped = frozenset(slots)
+        time.sleep(self._seconds_per_step)
+        for slot in slots:
+            self._steps[slot] += 1
+        return ["made"] * len(slots)
+
+    def vocode(self, pieces: Sequence[Piece]) -> list[np.ndarray]:
+        """Nothing is kept back: a hum needs no look-ahead."""
+        return [_hum(piece.first_step, piece.end_step) for piece in pieces]
+
+    def rewind(self, slot: int) -> None:
+        pass
 
     def encode_voice(self, pcm: np.ndarray) -> bytes:
         return np.full((4, 3), len(pcm) % 600, "<u2").tobytes()
@@ -70,8 +88,9 @@ class HummingModel:
         return {"device_allocated": 1}
 
 
-def _hum(steps: int) -> np.ndarray:
-    return (0.3 * np.sin(np.arange(samples_of(steps)) * 0.05)).astype(np.float32)
+def _hum(first_step: int, end_step: int) -> np.ndarray:
+    first = samples_of(first_step) if first_step else 0
+    return (0.3 * np.sin(np.arange(first, samples_of(end_step)) * 0.05)).astype(np.float32)
 
 
 def main() -> None:
@@ -104,7 +123,7 @@ def main() -> None:
         )
     )  # fmt: skip
     try:
-        Engine(port, HummingModel(options.step_seconds, log), options.rows).run()
+        Engine(port, HummingModel(options.rows, options.step_seconds, log)).run()
         log("drained")
     except (EOFError, ConnectionError):
         pass

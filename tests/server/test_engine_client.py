@@ -70,15 +70,23 @@ async def test_a_row_comes_in_chunks_of_at_most_a_second_and_ends(client):
     assert (row.finish.reason, row.finish.steps) == ("limit", 150)
 
 
-async def test_rows_that_come_together_share_a_batch(tmp_path):
+async def test_rows_that_come_together_share_their_steps():
     reports = []
     async with engine("--step-seconds", "0.002", on_report=reports.append) as client:
         rows = [submit(client) for _ in range(9)]
         await asyncio.gather(*(samples(row) for row in rows))
-    batches = [report.rows for report in reports if isinstance(report, StepReport)]
-    assert sum(batches) == 9
-    assert max(batches) <= 8
-    assert len(batches) < 9
+    reports = [report for report in reports if isinstance(report, StepReport)]
+    assert max(report.rows for report in reports) <= 8
+    assert sum(report.audio_seconds for report in reports) == pytest.approx(9 * SECOND / 46.875)
+    assert sum(report.steps for report in reports) <= 3 * SECOND
+
+
+async def test_a_row_joins_the_steps_of_rows_that_run(client):
+    long = submit(client, steps=1500)
+    await asyncio.sleep(0.05)
+    assert await samples(submit(client)) == samples_of(SECOND)
+    assert long.finish is None, "the short one did not wait for the end of the long one"
+    assert await samples(long) == samples_of(1500)
 
 
 async def test_without_credit_a_reader_gets_no_more(client):
@@ -97,7 +105,7 @@ async def test_a_row_without_any_credit_is_not_started(tmp_path):
     async with engine("--log", str(log)) as client:
         waiting = submit(client, credit=0)
         assert await samples(submit(client)) == samples_of(SECOND)
-        assert lines(log, "speak") == ["speak 1"]
+        assert lines(log, "join") == ["join 2"]
         waiting.give_credit(UNLIMITED_CREDIT)
         assert await samples(waiting) == samples_of(SECOND)
 
@@ -121,7 +129,7 @@ async def test_a_cancelled_row_stops_at_the_next_step_and_its_mate_is_unchanged(
     log = tmp_path / "log"
     async with engine("--step-seconds", "0.005", "--log", str(log)) as client:
         gone, mate = submit(client, steps=200), submit(client, steps=150)
-        await until(lambda: lines(log, "speak"))
+        await until(lambda: len(lines(log, "join")) == 2)
         gone.close()
         assert await samples(mate) == samples_of(150)
         stopped = lines(log, "stopped")
@@ -143,7 +151,6 @@ async def test_a_deadline_in_the_queue_and_one_while_spoken():
 
 
 async def test_a_poison_row_fails_alone(client):
-    blocker = submit(client, "起", steps=10, seed=1)  # the others gather behind it
     poison, invalid = submit(client, "毒"), submit(client, "坏")
     good = [submit(client) for _ in range(4)]
     with pytest.raises(EngineFailure):
@@ -151,7 +158,6 @@ async def test_a_poison_row_fails_alone(client):
     with pytest.raises(InvalidRequest):
         await samples(invalid)
     assert await asyncio.gather(*(samples(row) for row in good)) == [samples_of(SECOND)] * 4
-    assert await samples(blocker) == samples_of(10)
 
 
 async def test_a_dead_engine_fails_its_rows_and_is_replaced():

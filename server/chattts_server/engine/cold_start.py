@@ -6,7 +6,6 @@ import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,27 +13,30 @@ from chattts_server.engine.checkpoint import CannotServe, open_checkpoint, verif
 from chattts_server.engine.nouns import (
     PROTOCOL,
     SAMPLE_RATE,
+    STEPS_PER_SECOND,
     Hello,
     Limits,
     Phase,
     Sampling,
     Submit,
     Voice,
-    samples_of,
     steps_for,
 )
+from chattts_server.engine.refusal import MAX_STEPS, MAX_TOKENS
+from chattts_server.engine.sizes import speaker_statistics
+from chattts_server.engine.slots import Slots, row_bytes
+from chattts_server.engine.speech_model import Piece
 from chattts_server.engine.threads import cpu_threads
+from chattts_server.engine.weights import file_bytes
 
-if TYPE_CHECKING:
-    from chattts_server.engine.chat_model import ChatModel
-
-# A batch is answered as a whole: more rows give throughput and make the first of them wait for the last.
+# More rows give throughput; each of them then takes longer.
 ROWS_ON_CPU, ROWS_ON_GPU = 8, 32
-WARM_UP_SECONDS = 10.0  # a slow machine measures a shorter batch instead of staying away for longer
+MEMORY_SHARE = 0.85  # of what is free on a GPU: the rest is for passes and for the library itself
+WARM_UP_SECONDS = 10.0  # a slow machine measures fewer steps instead of staying away for longer
 _PROMPT = [21131, 21143, 21173, *range(300, 312), 21132]  # [Stts][spk_emb][speed_5] twelve characters [Ptts]
 
 
-def run(send: Callable[[Phase], None], options: argparse.Namespace, began: float) -> tuple[ChatModel, Hello]:
+def run(send: Callable[[Phase], None], options: argparse.Namespace, began: float) -> tuple[Slots, Hello]:
     """`began`: when the process started, so that the imports above count. Raises CannotServe with a line for people."""
 
     def done(phase: str) -> None:
@@ -47,19 +49,15 @@ def run(send: Callable[[Phase], None], options: argparse.Namespace, began: float
     device = _device(options.device)
     _check_dtype(options.dtype)
     checkpoint = open_checkpoint(Path(options.model))
-    # After what may fail at once: ChatTTS takes seconds to import.
-    from chattts_server.engine.chat_model import MAX_STEPS, MAX_TOKENS, ChatModel
-    from chattts_server.engine.sizes import speaker_statistics
-
     done("import")
     verify(checkpoint)
     done("verify")
-    model = ChatModel(checkpoint, device)
+    rows = options.rows or _rows(checkpoint.folder / "asset", device)
+    model = Slots(checkpoint.folder / "asset", rows, device, torch.float32, checkpoint.rows_end)
     done("load")
-    rows = options.rows or (ROWS_ON_GPU if device.type == "cuda" else ROWS_ON_CPU)
-    throughput = _warm_up(model, rows)
+    throughput = _warm_up(model)
     done("warm_up")
-    std, mean = speaker_statistics(model.config)
+    std, mean = speaker_statistics(checkpoint.sizes)
     return model, Hello(
         protocol=PROTOCOL, rows=rows, max_steps=MAX_STEPS, max_tokens=MAX_TOKENS, sample_rate=SAMPLE_RATE,
         device=str(device), dtype="float32", digests=checkpoint.origin, rows_end=checkpoint.rows_end,
@@ -82,17 +80,34 @@ def _check_dtype(asked: str) -> None:
         raise CannotServe(f"CHATTTS_DTYPE={asked}: this engine computes in float32 (auto or float32) only")
 
 
-def _warm_up(model: ChatModel, rows: int) -> float:
-    """Audio seconds per second of a full batch: admission's first guess. The first batch pays one-time costs."""
-    _timed_batch(model, rows, 4)
-    seconds = _timed_batch(model, rows, 4)
+def _rows(assets: Path, device: torch.device) -> int:
+    """As many as usual, or as the device has memory for."""
+    if device.type == "cpu":
+        return ROWS_ON_CPU
+    free, _ = torch.cuda.mem_get_info(device)
+    fitting = int((free * MEMORY_SHARE - file_bytes(assets)) / row_bytes(assets, torch.float32))
+    if fitting < 1:
+        raise CannotServe(f"the device has {free / 2**30:.1f} GiB of free memory: too little for one row")
+    return min(ROWS_ON_GPU, fitting)
+
+
+def _warm_up(model: Slots) -> float:
+    """Audio seconds per second of a full batch: admission's first guess. The first rows pay one-time costs."""
+    _timed_rows(model, 4)
+    seconds = _timed_rows(model, 4)
     steps = steps_for(1.0) if seconds / 4 * steps_for(1.0) < WARM_UP_SECONDS else 4
-    seconds = _timed_batch(model, rows, steps)
-    return rows * samples_of(steps) / SAMPLE_RATE / seconds
+    return model.slots * steps / STEPS_PER_SECOND / _timed_rows(model, steps)
 
 
-def _timed_batch(model: ChatModel, rows: int, steps: int) -> float:
+def _timed_rows(model: Slots, steps: int) -> float:
+    """Seconds for rows in all slots, from prompt to PCM."""
     row = Submit(0, _PROMPT, Voice(), Sampling(), Limits(steps, steps), None, 0)
+    slots = range(model.slots)
     began = time.monotonic()
-    model.speak([row] * rows, lambda _: frozenset())
+    for slot in slots:
+        for _ in range(model.join(slot, row, seed=slot)):
+            model.prefill(slot)
+    for _ in range(steps):
+        model.step(slots)
+    model.vocode([Piece(slot, 0, steps, last=True) for slot in slots])
     return time.monotonic() - began

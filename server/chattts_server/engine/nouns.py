@@ -17,6 +17,8 @@ import msgspec
 PROTOCOL = 1
 STEPS_PER_SECOND = 46.875  # one step is 4 codes, 2 mel frames, 512 samples at 24 kHz
 SAMPLE_RATE = 24000
+CODEBOOKS = 4
+END_CODE = 625  # of the 626 in each codebook; it is not part of a row
 UNLIMITED_CREDIT = 1 << 40  # samples: the whole row is wanted, whoever reads
 
 FailKind = Literal["deadline", "invalid", "engine"]
@@ -24,7 +26,7 @@ FinishReason = Literal["end", "limit"]
 
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True):
-    """Filled by the HTTP side, checked there; rows that agree may share a batch."""
+    """Filled by the HTTP side, checked there; each row of a batch has its own."""
 
     temperature: float = 0.3
     top_p: float = 0.7
@@ -116,7 +118,7 @@ class Finish(msgspec.Struct, frozen=True, tag="finish"):
     reason: FinishReason
     retries: int
     steps: int
-    queued_seconds: float  # from Submit's arrival to the start of its batch
+    queued_seconds: float  # from Submit's arrival to its slot
 
 
 class Fail(msgspec.Struct, frozen=True, tag="fail"):
@@ -135,12 +137,12 @@ class EncodedVoice(msgspec.Struct, frozen=True, tag="encoded_voice"):
 class StepReport(msgspec.Struct, frozen=True, tag="step_report"):
     """What the engine did since the last report. All engine metrics travel here, so that there is one registry."""
 
-    rows: int
+    rows: int  # in a step, on average
     steps: int
     step_seconds: float  # of the decode steps together
     busy_seconds: float  # of everything, vocoder and hand-over included
-    audio_seconds: float
-    waiting_rows: int  # left in the queue when the batch began
+    audio_seconds: float  # decoded
+    waiting_rows: int  # without a slot, at the end
     memory_bytes: dict[str, int]  # by kind: resident, device_allocated, device_reserved
 
 

@@ -1,23 +1,23 @@
-"""Finished audio that waits to be sent, in chunks of at most a second, as far as credit goes. Knows no model."""
+"""Audio that waits to be sent, in chunks of at most a second, as far as each row's credit goes. Knows no model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from chattts_server.engine.nouns import SAMPLE_RATE, Chunk, Finish
+from chattts_server.engine.scheduler import Row
 
 CHUNK_SAMPLES = SAMPLE_RATE  # one second; a client that leaves costs at most this much of sending
 
 
 @dataclass(slots=True)
 class _Parcel:
-    pcm: np.ndarray
-    credit: int
-    finish: Finish
-    sent: int = 0
+    row: Row
+    pieces: list[np.ndarray] = field(default_factory=list)
+    finish: Finish | None = None
     chunks: int = 0
 
 
@@ -26,31 +26,32 @@ class Outbox:
         self._send = send
         self._parcels: dict[int, _Parcel] = {}
 
-    @property
-    def empty(self) -> bool:
-        return not self._parcels
+    def add(self, row: Row, pcm: np.ndarray, finish: Finish | None = None) -> bool:
+        """`finish` comes with a row's last audio. True: all of the row is sent."""
+        parcel = self._parcels.setdefault(row.submit.id, _Parcel(row))
+        if len(pcm):
+            parcel.pieces.append(pcm)
+        parcel.finish = finish
+        return self.flush(row)
 
-    def add(self, row_id: int, pcm: np.ndarray, credit: int, finish: Finish) -> None:
-        self._parcels[row_id] = _Parcel(pcm, credit, finish)
-        self._flush(row_id)
-
-    def credit(self, row_id: int, samples: int) -> None:
-        if row_id in self._parcels:
-            self._parcels[row_id].credit += samples
-            self._flush(row_id)
-
-    def drop(self, row_id: int) -> None:
-        self._parcels.pop(row_id, None)
-
-    def _flush(self, row_id: int) -> None:
-        parcel = self._parcels[row_id]
-        while parcel.sent < len(parcel.pcm) and parcel.credit > 0:
-            size = min(CHUNK_SAMPLES, parcel.credit, len(parcel.pcm) - parcel.sent)
-            piece = parcel.pcm[parcel.sent : parcel.sent + size]
-            self._send(Chunk(row_id, parcel.chunks, piece.astype("<f4").tobytes()))
-            parcel.sent += size
+    def flush(self, row: Row) -> bool:
+        """Sends what the row's credit allows. True: all of the row is sent."""
+        parcel = self._parcels.get(row.submit.id)
+        if parcel is None:
+            return False
+        while parcel.pieces and row.credit > 0:
+            piece = parcel.pieces.pop(0)
+            size = min(CHUNK_SAMPLES, row.credit, len(piece))
+            if size < len(piece):
+                parcel.pieces.insert(0, piece[size:])
+            self._send(Chunk(row.submit.id, parcel.chunks, piece[:size].astype("<f4").tobytes()))
             parcel.chunks += 1
-            parcel.credit -= size
-        if parcel.sent >= len(parcel.pcm):
-            self._send(parcel.finish)
-            del self._parcels[row_id]
+            row.credit -= size
+        if parcel.pieces or parcel.finish is None:
+            return False
+        self._send(parcel.finish)
+        del self._parcels[row.submit.id]
+        return True
+
+    def drop(self, row: Row) -> None:
+        self._parcels.pop(row.submit.id, None)

@@ -1,10 +1,8 @@
-"""The engine process: one Python thread, one visible loop, a batch at a time. Knows no HTTP and no text.
+"""The engine process: one Python thread, one visible loop, rows joining and leaving at every step. Knows no HTTP.
 
-    receive -> plan (pure) -> speak -> send what has credit -> report
+    receive -> plan (pure) -> leave -> join -> prefill -> step -> vocode -> send what has credit -> report
 
-Cancels and deadlines are honoured while a row waits and, through the model's step filter, at the next decode step;
-the batch goes on for its other rows. Audio is there when the whole batch is done, and is sent in chunks of at most a
-second as far as credit allows. (Continuous batching will replace this inside; the messages stay.)
+A row that is cancelled or whose deadline has passed is gone before the next step; its slot goes to the next row.
 """
 
 from __future__ import annotations
@@ -12,11 +10,10 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import logging
-import resource
+import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -24,26 +21,27 @@ from chattts_server import logs
 from chattts_server.engine import scheduler
 from chattts_server.engine.checkpoint import CannotServe
 from chattts_server.engine.nouns import (
-    SAMPLE_RATE,
     Cancel,
     Credit,
     Drain,
     EncodedVoice,
     EncodeVoice,
     Fail,
+    FailKind,
     Finish,
     Heartbeat,
-    StepReport,
     Submit,
     ToEngine,
 )
 from chattts_server.engine.outbox import Outbox
-from chattts_server.engine.scheduler import Row
-from chattts_server.engine.speech_model import SpeechModel, Spoken
+from chattts_server.engine.scheduler import Plan, Row
+from chattts_server.engine.speech_model import Outcome, Piece, SpeechModel
+from chattts_server.engine.tally import Tally
 from chattts_server.engine.wire import EnginePort
 
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: restarting cannot help
 HEARTBEAT_SECONDS = 0.5
+ROW_ERRORS = (RuntimeError, ArithmeticError, ValueError, IndexError)  # out of memory is a RuntimeError of torch
 log = logging.getLogger(__name__)
 
 
@@ -57,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         model, hello = cold_start.run(port.send, options, began)
         port.send(hello)
-        Engine(port, model, hello.rows).run()
+        Engine(port, model).run()
     except CannotServe as error:
         print(f"chattts-server: {error}", file=sys.stderr, flush=True)
         return EXIT_CONFIG
@@ -72,100 +70,166 @@ class Engine:
     """Rows in, chunks out, until Drain or the end of the socket."""
 
     def __init__(
-        self, port: EnginePort, model: SpeechModel, max_rows: int, clock: Callable[[], float] = time.monotonic
+        self,
+        port: EnginePort,
+        model: SpeechModel,
+        clock: Callable[[], float] = time.monotonic,
+        fresh_seed: Callable[[], int] = lambda: random.getrandbits(63),
     ) -> None:
         self._port = port
         self._model = model
-        self._max_rows = max_rows
         self._clock = clock
-        self._waiting: list[Row] = []
-        self._running: list[Row] = []
+        self._fresh_seed = fresh_seed
+        self._rows: dict[int, Row] = {}  # in order of arrival
+        self._free = list(range(model.slots))
         self._voices: list[EncodeVoice] = []
         self._outbox = Outbox(port.send)
+        self._tally = Tally(port.send, clock, model.memory_bytes)
         self._draining = False
         self._last_heartbeat = 0.0
 
     def run(self) -> None:
         idle = False
-        while not (self._draining and idle and self._outbox.empty):
+        while not (self._draining and not self._rows and not self._voices):
             self._receive(HEARTBEAT_SECONDS if idle else 0.0)
-            plan = scheduler.plan(self._waiting, self._clock(), self._max_rows)
-            self._waiting = plan.waiting
-            for row in plan.expired:
-                self._port.send(Fail(row.submit.id, "deadline", "its deadline passed while it waited"))
-            if plan.batch:
-                self._run_batch(plan.batch)
-            elif self._voices:
-                self._encode_voice(self._voices.pop(0))
-            idle = not plan.batch and not self._voices
+            idle = not self._turn()
+        self._tally.turn(0.0, 0, final=True)
 
-    def _run_batch(self, rows: list[Row]) -> None:
-        started = self._clock()
-        waiting = len(self._waiting)
-        self._running = rows
-        spoken, step_seconds = self._speak_isolated(rows)
-        for row, result in zip(rows, spoken, strict=True):
-            if result is None or row.cancelled:
-                continue
-            if scheduler.is_expired(row, self._clock()):
-                self._port.send(Fail(row.submit.id, "deadline", "its deadline passed while it was spoken"))
-                continue
-            finish = Finish(row.submit.id, result.reason, 0, result.steps, started - row.arrived)
-            self._outbox.add(row.submit.id, result.pcm, row.credit, finish)
-        self._running = []
-        done = [result for result in spoken if result is not None]
-        self._port.send(
-            StepReport(
-                rows=len(rows), steps=max((result.steps for result in done), default=0), step_seconds=step_seconds,
-                busy_seconds=self._clock() - started, waiting_rows=waiting,
-                audio_seconds=sum(len(result.pcm) for result in done) / SAMPLE_RATE,
-                memory_bytes={"resident": _resident_bytes(), **self._model.memory_bytes()},
-            )
-        )  # fmt: skip
-
-    def _speak_isolated(self, rows: list[Row]) -> tuple[list[Spoken | None], float]:
-        """A bad row fails alone: what can be seen is refused first, and after an exception each row runs alone."""
-        good: list[Row] = []
-        for row in rows:
-            problem = self._model.problem(row.submit)
-            if problem is None:
-                good.append(row)
-            else:
-                self._port.send(Fail(row.submit.id, "invalid", problem))
+    def _turn(self) -> bool:
+        """Once through the loop; False when there was nothing to do."""
         began = self._clock()
-        results: dict[int, Spoken] = {}
-        try:
-            results = self._speak(good) if good else {}
-        except (RuntimeError, ArithmeticError, ValueError, IndexError) as error:
-            log.warning("batch failed, rows are tried alone", extra={"rows": len(good), "error": type(error).__name__})
-            results = self._one_by_one(good)
-        return [results.get(row.submit.id) for row in rows], self._clock() - began
+        plan = scheduler.plan(self._rows.values(), began, self._free)
+        self._leave(plan)
+        for row, slot in plan.joining:
+            self._isolated([row], lambda rows, slot=slot: self._join(rows[0], slot))  # type: ignore[misc]
+        for row in plan.prefilling:
+            self._isolated([row], self._prefill)
+        self._isolated(plan.stepping, self._step)
+        sounding = [row for row in self._rows.values() if scheduler.wants_sound(row)]
+        self._vocode(sounding)
+        worked = bool(plan.joining or plan.prefilling or plan.stepping or sounding)
+        if not worked and self._voices:
+            self._encode_voice(self._voices.pop(0))
+            worked = True
+        waiting = sum(row.waits and row.credit > 0 for row in self._rows.values())
+        self._tally.turn(self._clock() - began if worked else 0.0, waiting, final=not worked)
+        return worked
 
-    def _one_by_one(self, rows: list[Row]) -> dict[int, Spoken]:
-        results: dict[int, Spoken] = {}
+    def _leave(self, plan: Plan) -> None:
+        for row in plan.gone:
+            self._forget(row)
+        for row in plan.expired:
+            where = "waited" if row.waits else "was spoken"
+            self._fail(row, "deadline", f"its deadline passed while it {where}")
+
+    def _join(self, row: Row, slot: int) -> None:
+        problem = self._model.problem(row.submit)
+        if problem is not None:
+            self._fail(row, "invalid", problem)
+            return
+        self._free.remove(slot)
+        row.slot, row.joined = slot, self._clock()
+        seed = row.submit.sampling.seed
+        row.prefills_left = self._model.join(slot, row.submit, self._fresh_seed() if seed is None else seed)
+
+    def _prefill(self, rows: list[Row]) -> None:
         for row in rows:
-            try:
-                results |= self._speak([row])
-            except (RuntimeError, ArithmeticError, ValueError, IndexError) as error:
+            self._model.prefill(_slot(row))
+            row.prefills_left -= 1
+
+    def _step(self, rows: list[Row]) -> None:
+        began = self._clock()
+        outcomes = self._model.step([_slot(row) for row in rows])
+        self._tally.step(len(rows), self._clock() - began)
+        for row, outcome in zip(rows, outcomes, strict=True):
+            self._take_step(row, outcome)
+
+    def _take_step(self, row: Row, outcome: Outcome) -> None:
+        if outcome == "broken":
+            self._fail(row, "engine", "values that are not finite")
+        elif outcome == "end":
+            row.decoded = "end"
+            if row.steps == 0:
+                self._end(row, np.zeros(0, np.float32))
+        else:
+            row.steps += 1
+            if row.steps >= row.submit.limits.max_steps:
+                row.decoded = "limit"
+
+    def _vocode(self, rows: list[Row]) -> None:
+        """All together; after a failure each row alone and from its start, as its place in the vocoder is not known."""
+        if not rows:
+            return
+        pieces = [Piece(_slot(row), row.vocoded, row.steps, row.decoded is not None) for row in rows]
+        try:
+            waves = self._model.vocode(pieces)
+        except ROW_ERRORS as error:
+            log.warning("vocoding failed, rows are tried alone", extra={"rows": len(rows), "error": repr(error)})
+            for row in rows:
+                self._isolated([row], self._vocode_again)
+            return
+        for row, wave in zip(rows, waves, strict=True):
+            self._take_sound(row, wave)
+
+    def _vocode_again(self, rows: list[Row]) -> None:
+        for row in rows:
+            self._model.rewind(_slot(row))
+            (wave,) = self._model.vocode([Piece(_slot(row), 0, row.steps, row.decoded is not None)])
+            self._take_sound(row, wave[row.samples :])
+
+    def _take_sound(self, row: Row, wave: np.ndarray) -> None:
+        row.vocoded = row.steps
+        row.chunks += 1
+        row.samples += len(wave)
+        if row.decoded is None:
+            self._outbox.add(row, wave)
+        else:
+            self._end(row, wave)
+
+    def _end(self, row: Row, wave: np.ndarray) -> None:
+        """The row's last sound: its slot is free, also when its reader is slow."""
+        assert row.joined is not None
+        assert row.decoded is not None
+        self._vacate(row)
+        finish = Finish(row.submit.id, row.decoded, 0, row.steps, row.joined - row.arrived)
+        if self._outbox.add(row, wave, finish):
+            del self._rows[row.submit.id]
+
+    def _isolated(self, rows: list[Row], act: Callable[[list[Row]], None]) -> None:
+        """Halves what fails until the bad row is alone: it fails, the others go on."""
+        if not rows:
+            return
+        try:
+            act(rows)
+        except ROW_ERRORS as error:
+            if len(rows) == 1:
                 log.exception("a row failed alone")
-                self._port.send(Fail(row.submit.id, "engine", type(error).__name__))
-        return results
+                self._fail(rows[0], "engine", type(error).__name__)
+                return
+            log.warning("a step failed, halves are tried", extra={"rows": len(rows), "error": repr(error)})
+            half = len(rows) // 2
+            self._isolated(rows[:half], act)
+            self._isolated(rows[half:], act)
 
-    def _speak(self, rows: list[Row]) -> dict[int, Spoken]:
-        def on_step(_: int) -> frozenset[int]:
-            self._receive(0.0)
-            now = self._clock()
-            gone = (row.cancelled or scheduler.is_expired(row, now) for row in rows)
-            return frozenset(index for index, stop in enumerate(gone) if stop)
+    def _fail(self, row: Row, kind: FailKind, message: str) -> None:
+        self._port.send(Fail(row.submit.id, kind, message))
+        self._forget(row)
 
-        spoken = self._model.speak([row.submit for row in rows], on_step)
-        return {row.submit.id: result for row, result in zip(rows, spoken, strict=True)}
+    def _forget(self, row: Row) -> None:
+        self._vacate(row)
+        self._outbox.drop(row)
+        self._rows.pop(row.submit.id, None)
+
+    def _vacate(self, row: Row) -> None:
+        if row.slot is not None:
+            self._free.append(row.slot)
+            row.slot = None
 
     def _encode_voice(self, request: EncodeVoice) -> None:
         try:
             pcm = np.frombuffer(request.pcm, "<f4").copy()
             self._port.send(EncodedVoice(request.id, self._model.encode_voice(pcm)))
-        except (RuntimeError, ArithmeticError, ValueError) as error:
+        except ROW_ERRORS as error:
             log.exception("a voice could not be encoded")
             self._port.send(Fail(request.id, "invalid", type(error).__name__))
 
@@ -179,21 +243,25 @@ class Engine:
 
     def _take(self, message: ToEngine) -> None:
         match message:
-            case Submit():
-                self._waiting.append(Row(message, self._clock(), message.credit))
+            case Submit(id=row_id):
+                self._rows[row_id] = Row(message, self._clock(), message.credit)
             case Credit(id=row_id, samples=samples):
-                for row in (*self._waiting, *self._running):
-                    if row.submit.id == row_id:
-                        row.credit += samples
-                self._outbox.credit(row_id, samples)
+                if (row := self._rows.get(row_id)) is not None:
+                    row.credit += samples
+                    if self._outbox.flush(row):
+                        del self._rows[row_id]
             case Cancel(id=row_id):
-                for row in (*self._waiting, *self._running):
-                    row.cancelled = row.cancelled or row.submit.id == row_id
-                self._outbox.drop(row_id)
+                if (row := self._rows.get(row_id)) is not None:
+                    row.cancelled = True
             case EncodeVoice():
                 self._voices.append(message)
             case Drain():
                 self._draining = True
+
+
+def _slot(row: Row) -> int:
+    assert row.slot is not None
+    return row.slot
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -205,11 +273,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--log-format", choices=("json", "text"), default="json")
     parser.add_argument("--rows", type=int, default=None, help="rows of a batch; default: the engine chooses")
     return parser.parse_args(argv)
-
-
-def _resident_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from ChatTTS.config import Config
 from ChatTTS.model import DVAE, Embed
 from safetensors.torch import save_file
 from vocos import Vocos
 from vocos.pretrained import instantiate_class
 
 from chattts_server.engine.checkpoint import SIZES_FILE, write_digests
-from chattts_server.engine.sampling import END_CODE
+from chattts_server.engine.nouns import END_CODE
 from chattts_server.engine.sizes import FULL, TINY, chat_config, unit_speaker_statistics
 from chattts_server.engine.vocabulary import write_tokenizer
 
@@ -65,7 +64,7 @@ def _sizes(size: Size, seed: int, end: End) -> dict[str, Any]:
     }
 
 
-def _embed(config: Config, end: End) -> Embed:
+def _embed(config: Any, end: End) -> Embed:
     embed = Embed(
         config.embed.hidden_size, config.embed.num_audio_tokens, config.embed.num_text_tokens, config.embed.num_vq
     )
@@ -77,7 +76,7 @@ def _embed(config: Config, end: End) -> Embed:
     return embed
 
 
-def _audio_modules(config: Config) -> list[tuple[str, torch.nn.Module]]:
+def _audio_modules(config: Any) -> list[tuple[str, torch.nn.Module]]:
     dvae = DVAE(
         decoder_config=asdict(config.dvae.decoder),
         encoder_config=asdict(config.dvae.encoder),
@@ -97,7 +96,7 @@ def _audio_modules(config: Config) -> list[tuple[str, torch.nn.Module]]:
     ]
 
 
-def _write_gpt(config: Config, folder: Path) -> None:
+def _write_gpt(config: Any, folder: Path) -> None:
     gpt = config.gpt
     hidden, inner, vocabulary = gpt.hidden_size, gpt.intermediate_size, 32000
     description = {

@@ -1,49 +1,101 @@
-"""From the logits of one step to the next codes, for all rows. Knows tensors, no model and no limits.
+"""From the logits of one step to the next codes, each row by its own parameters. Knows tensors, no model.
 
-ChatTTS's order: temperature -> repetition penalty (window 16, penalty^count) -> top-p (keeps 3) -> top-k -> softmax. It
-sorts and draws over all 626 codes; here only the top k are looked at: the same choice for a third of the time.
+ChatTTS's order: temperature -> repetition penalty (window 16, penalty^count) -> top-p (keeps 3) -> top-k -> draw. It
+sorts and draws over all 626 codes; here only the best candidates are looked at: the same choice for a third of the
+time. n rows, 4 codebooks, V = 626 codes, K candidates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 
-from chattts_server.engine.nouns import Sampling
+from chattts_server.engine.nouns import END_CODE
 
-END_CODE = 625
 PENALTY_WINDOW = 16
 KEEP_AT_LEAST = 3
+NO_CODE = END_CODE + 1  # in a history that is not full yet
+USUAL_CANDIDATES = 64  # top_k above it looks at all codes
+
+# (row addresses, candidates [n, 4, K]) -> Exponential(1) noise [n, 4, K]
+Noise = Callable[["Addresses", torch.Tensor], torch.Tensor]
 
 
-def next_codes(
-    logits: torch.Tensor,
-    recent: torch.Tensor,
-    sampling: Sampling,
-    may_end: bool,
-    generator: torch.Generator | None = None,
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where in its own stream of noise each row stands."""
+
+    seed: torch.Tensor  # [n] int64
+    step: torch.Tensor  # [n] int64
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Of n rows, one value each."""
+
+    temperature: torch.Tensor  # [n]
+    top_p: torch.Tensor  # [n]
+    top_k: torch.Tensor  # [n]
+    repetition_penalty: torch.Tensor  # [n]
+    may_end: torch.Tensor  # [n] bool
+
+
+def draw(
+    logits: torch.Tensor, history: torch.Tensor, parameters: Parameters, addresses: Addresses, noise: Noise
 ) -> torch.Tensor:
-    """logits [N, 626] and the codes made so far, newest last [N, n] -> codes [N]. N is rows times codebooks."""
-    top, index = candidates(logits, recent, sampling)
-    if not may_end:
-        top = top.masked_fill(index == END_CODE, -torch.inf)
-    # argmax(p / Exponential(1)) is a draw from p: what torch.multinomial does, over k values instead of 626.
-    noise = torch.empty_like(top).exponential_(generator=generator)
-    chosen = (top.softmax(-1) / noise).argmax(-1, keepdim=True)
-    return index.gather(-1, chosen)[:, 0]
+    """logits [n, 4, V] and the last codes, NO_CODE where there are none yet [n, 4, 16] -> codes [n, 4]."""
+    scores, index = candidates(logits, history, parameters)
+    scores = scores.masked_fill((index == END_CODE) & ~parameters.may_end[:, None, None], -torch.inf)
+    # argmax(p / Exponential(1)) is a draw from p, and in logarithms it needs no normalisation.
+    chosen = (scores - noise(addresses, index).log()).argmax(-1, keepdim=True)
+    return index.gather(-1, chosen)[..., 0]
 
 
-def candidates(logits: torch.Tensor, recent: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
-    """(scores, code) of the top k, both [N, k]; what is outside the nucleus has the score -inf."""
-    scores = logits / sampling.temperature
-    if sampling.repetition_penalty != 1.0 and recent.shape[1]:
-        recent = recent[:, -PENALTY_WINDOW:]
-        counts = (recent[:, :, None] == recent[:, None, :]).sum(-1)  # [N, window]
-        alpha = sampling.repetition_penalty**counts
-        old = scores.gather(1, recent)
-        scores.scatter_(1, recent, torch.where(old < 0, old * alpha, old / alpha))
-    top, index = scores.topk(max(sampling.top_k, KEEP_AT_LEAST), dim=-1)
+def candidates(
+    logits: torch.Tensor, history: torch.Tensor, parameters: Parameters
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(scores, codes), both [n, 4, K], best first; what is outside top-p or top-k has the score -inf."""
+    scores = logits / parameters.temperature[:, None, None]
+    scores = _penalized(scores, history, parameters.repetition_penalty[:, None, None])
+    wide = bool((parameters.top_k > USUAL_CANDIDATES).any())
+    top, index = scores.topk(scores.shape[-1] if wide else USUAL_CANDIDATES, dim=-1)
     chances = (top - scores.logsumexp(-1, keepdim=True)).exp()
     before = chances.cumsum(-1) - chances
-    outside = before >= sampling.top_p
-    outside[:, :KEEP_AT_LEAST] = False
-    return top.masked_fill(outside, -torch.inf), index
+    rank = torch.arange(top.shape[-1], device=top.device)
+    kept = (before < parameters.top_p[:, None, None]) | (rank < KEEP_AT_LEAST)
+    kept &= rank < parameters.top_k[:, None, None].clamp_min(KEEP_AT_LEAST)
+    return top.masked_fill(~kept, -torch.inf), index
+
+
+def _penalized(scores: torch.Tensor, history: torch.Tensor, penalty: torch.Tensor) -> torch.Tensor:
+    counts = (history[..., :, None] == history[..., None, :]).sum(-1)  # [n, 4, window]
+    factor = penalty**counts
+    widened = torch.nn.functional.pad(scores, (0, 1))  # a place for NO_CODE
+    old = widened.gather(-1, history)
+    return widened.scatter(-1, history, torch.where(old < 0, old * factor, old / factor))[..., :-1]
+
+
+def counter_noise(addresses: Addresses, index: torch.Tensor) -> torch.Tensor:
+    """Exponential(1) noise that is a function of (seed, step, codebook, code) and of nothing else.
+
+    So a row's result depends neither on its neighbours nor on when it joined. The mixing function is MurmurHash3's
+    64-bit finalizer, twice; int64 products wrap alike on every device.
+    """
+    books = torch.arange(index.shape[1], device=index.device)
+    key = _mixed(addresses.seed)[:, None] + addresses.step[:, None] * index.shape[1] + books  # [n, 4]
+    bits = _mixed(_mixed(key)[..., None] + index)
+    uniform = ((bits >> 40 & 0xFFFFFF).float() + 0.5) * 2.0**-24  # never 0 or 1
+    return -uniform.log()
+
+
+def _mixed(x: torch.Tensor) -> torch.Tensor:
+    x = (x ^ _shifted(x, 33)) * -0x00AE502812AA7333  # 0xff51afd7ed558ccd as a signed number
+    x = (x ^ _shifted(x, 33)) * -0x3B314601E57A13AD  # 0xc4ceb9fe1a85ec53
+    return x ^ _shifted(x, 33)
+
+
+def _shifted(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Logical shift to the right; torch's own keeps the sign."""
+    return x >> bits & ((1 << (64 - bits)) - 1)

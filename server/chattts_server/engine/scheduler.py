@@ -1,59 +1,90 @@
-"""Which waiting rows make the next batch. Pure: (rows, now) -> plan. Knows no model and no socket."""
+"""Which rows join, are prefilled, step and are vocoded. Pure: (rows, now) -> plan. Knows no model and no socket."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from chattts_server.engine.nouns import Submit
+from chattts_server.engine.nouns import UNLIMITED_CREDIT, FinishReason, Submit
 
-# A batch runs until its longest row ends, so rows share one only when their limits are within this factor.
-LENGTH_RATIO = 2.0
+# Prompt chunks between two decode steps: a long prompt delays running streams by no more than this.
+PREFILLS_PER_STEP = 2
+LOOK_AHEAD_STEPS = 32  # the vocoder's: what is nearer to the end of a row's steps cannot be sent yet
+FIRST_CHUNK_STEPS = 16  # small, so that there is audio soon; then doubling, as each chunk looks ahead again
+LARGEST_CHUNK_STEPS = 96
+HELD_CHUNK_STEPS = 128  # of a row that is wanted whole: large, but no mate waits long for it
+HALF_OF_UNLIMITED = UNLIMITED_CREDIT // 2
 
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A row that waits. Filled by process.py; `credit` and `cancelled` change while it waits or runs."""
+    """A row from its arrival to its last chunk. Filled by process.py."""
 
     submit: Submit
     arrived: float  # monotonic
-    credit: int
+    credit: int  # samples that may be sent
+    slot: int | None = None  # None: it waits, or has left its slot
+    joined: float | None = None  # monotonic
+    prefills_left: int = 0
+    steps: int = 0  # decoded
+    vocoded: int = 0  # steps given to the vocoder
+    chunks: int = 0  # pieces given to the vocoder
+    samples: int = 0  # made by it
+    decoded: FinishReason | None = None  # set when its last step is made
     cancelled: bool = False
+
+    @property
+    def wanted_whole(self) -> bool:
+        """Nobody listens before the end."""
+        return self.credit > HALF_OF_UNLIMITED
+
+    @property
+    def waits(self) -> bool:
+        return self.joined is None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    batch: list[Row]
+    gone: list[Row]  # cancelled
     expired: list[Row]
-    waiting: list[Row]  # in their old order
+    joining: list[tuple[Row, int]]  # with their slots
+    prefilling: list[Row]  # with joining rows, which come next time
+    stepping: list[Row]
 
 
-def plan(rows: Sequence[Row], now: float, max_rows: int) -> Plan:
-    """The oldest row that has credit leads, so none starves; the rows that agree with it ride along.
-
-    There is no timed wait: rows gather by themselves while the engine is busy, and an idle engine answers at once.
-    """
-    alive = [row for row in rows if not row.cancelled]
-    expired = [row for row in alive if is_expired(row, now)]
-    ready = [row for row in alive if not is_expired(row, now)]
-    leader = next((row for row in ready if row.credit > 0), None)
-    if leader is None:
-        return Plan([], expired, ready)
-    riders = [row for row in ready if row is not leader and row.credit > 0 and agrees(leader.submit, row.submit)]
-    batch = [leader, *riders[: max_rows - 1]]
-    return Plan(batch, expired, [row for row in ready if row not in batch])
+def plan(rows: Iterable[Row], now: float, free_slots: Sequence[int]) -> Plan:
+    """The oldest waiting rows join first, as far as there are slots. There is no timed wait and no batch to be full."""
+    rows = list(rows)
+    gone = [row for row in rows if row.cancelled]
+    expired = [row for row in rows if not row.cancelled and is_expired(row, now)]
+    alive = [row for row in rows if not row.cancelled and not is_expired(row, now)]
+    waiting = [row for row in alive if row.waits and row.credit > 0]
+    running = [row for row in alive if row.slot is not None and row.decoded is None]
+    freed = [row.slot for row in (*gone, *expired) if row.slot is not None]
+    return Plan(
+        gone=gone,
+        expired=expired,
+        joining=list(zip(waiting, [*free_slots, *freed], strict=False)),
+        prefilling=[row for row in running if row.prefills_left][:PREFILLS_PER_STEP],
+        stepping=[row for row in running if not row.prefills_left],
+    )
 
 
 def is_expired(row: Row, now: float) -> bool:
-    return row.submit.deadline is not None and now >= row.submit.deadline
+    """A deadline is one to the first audio."""
+    return row.submit.deadline is not None and row.samples == 0 and now >= row.submit.deadline
 
 
-def agrees(leader: Submit, other: Submit) -> bool:
-    """One batch has one set of sampling parameters and one audio prompt. A seeded row runs alone: its noise must not
-    depend on its neighbours."""
-    if leader.sampling.seed is not None or leader.sampling != other.sampling:
+def wants_sound(row: Row) -> bool:
+    """Whether a row's new steps are to be vocoded now."""
+    if row.slot is None or row.steps == 0:
         return False
-    if leader.voice.codes or other.voice.codes:
-        return False
-    short, long = sorted((leader.limits.max_steps, other.limits.max_steps))
-    return long <= short * LENGTH_RATIO
+    if row.decoded is not None:
+        return True
+    new = row.steps - row.vocoded
+    if row.wanted_whole:
+        return new >= HELD_CHUNK_STEPS
+    if row.credit <= 0:
+        return False  # its reader is behind: the steps wait in its slot
+    chunk = min(FIRST_CHUNK_STEPS << row.chunks, LARGEST_CHUNK_STEPS)
+    return new >= chunk + (LOOK_AHEAD_STEPS if row.chunks == 0 else 0)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pybase16384
-from ChatTTS.config import Config
-from ChatTTS.config import config as parts
 
 FULL: dict[str, Any] = {}  # the released sizes are ChatTTS's defaults
 TINY: dict[str, Any] = {
@@ -27,9 +27,10 @@ TINY: dict[str, Any] = {
 }  # fmt: skip
 
 
-def chat_config(sizes: Mapping[str, Any] | None) -> Config:
-    """None: the released model."""
-    config = Config()
+def chat_config(sizes: Mapping[str, Any] | None) -> Any:
+    """A ChatTTS.config.Config; None: the released model."""
+    parts = _chattts_config()
+    config = parts.Config()
     if sizes is None:
         return config
     chosen = sizes["config"]
@@ -59,8 +60,23 @@ def unit_speaker_statistics(hidden: int) -> str:
     return text
 
 
-def speaker_statistics(config: Config) -> tuple[np.ndarray, np.ndarray]:
+def speaker_statistics(sizes: Mapping[str, Any] | None) -> tuple[np.ndarray, np.ndarray]:
     """(standard deviation, mean) of the speaker embeddings, each float32 of the model's width."""
-    halves = np.frombuffer(pybase16384.decode_from_string(config.spk_stat), dtype=np.float16).astype(np.float32)
+    text = (sizes or {}).get("spk_stat") or _chattts_config().Config().spk_stat
+    halves = np.frombuffer(pybase16384.decode_from_string(text), dtype=np.float16).astype(np.float32)
     std, mean = np.split(halves, 2)
     return std, mean
+
+
+def _chattts_config() -> Any:
+    """ChatTTS's config.py alone: its package imports numba and transformers, seconds that the start has not."""
+    package = importlib.util.find_spec("ChatTTS")
+    assert package is not None
+    assert package.origin is not None
+    path = Path(package.origin).parent / "config" / "config.py"
+    spec = importlib.util.spec_from_file_location("chattts_config", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

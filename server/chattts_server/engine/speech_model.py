@@ -1,16 +1,16 @@
-"""What the engine's loop asks of a model. chat_model.py is one; tests have one that only hums. Knows no torch."""
+"""What the loop needs of a model: rows in slots, from prompt to PCM. Data and one protocol, no tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
-from chattts_server.engine.nouns import FinishReason, Submit
+from chattts_server.engine.nouns import Submit
 
-OnStep = Callable[[int], frozenset[int]]  # called at each decode step: steps made -> rows that are to stop now
+Outcome = Literal["made", "end", "broken"]  # one more step of audio; the end code; values that are not finite
 
 
 class DeviceLost(Exception):
@@ -18,21 +18,40 @@ class DeviceLost(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
-    """One row's result."""
+class Piece:
+    """What is to be vocoded of one row. Filled by process.py."""
 
-    pcm: np.ndarray  # float32 [samples]
-    steps: int
-    reason: FinishReason
+    slot: int
+    first_step: int
+    end_step: int
+    last: bool  # the row is over: nothing is kept back for what might follow
 
 
 class SpeechModel(Protocol):
+    slots: int  # rows that can be in work together
+
     def problem(self, row: Submit) -> str | None:
         """Why a row may not reach the device; None: it may."""
         ...
 
-    def speak(self, rows: Sequence[Submit], on_step: OnStep) -> list[Spoken]:
-        """One batch, from prompts to PCM."""
+    def join(self, slot: int, row: Submit, seed: int) -> int:
+        """Give a slot to a row; whatever was there is gone. Returns how many prefill calls it needs."""
+        ...
+
+    def prefill(self, slot: int) -> None:
+        """The next chunk of the row's prompt."""
+        ...
+
+    def step(self, slots: Sequence[int]) -> list[Outcome]:
+        """One decode step of rows whose prompt is filled. When it raises, no row has moved."""
+        ...
+
+    def vocode(self, pieces: Sequence[Piece]) -> list[np.ndarray]:
+        """New float32 samples of each row, perhaps none. After it has raised, each row needs `rewind`."""
+        ...
+
+    def rewind(self, slot: int) -> None:
+        """The next piece of this slot starts at step 0 again, and its samples at the row's first."""
         ...
 
     def encode_voice(self, pcm: np.ndarray) -> bytes: ...

@@ -1,0 +1,88 @@
+"""The language model's weights, read from safetensors straight to the device. Knows no computation.
+
+H hidden width, I inner width, V = 626 codes in each of 4 codebooks. Products that share their input are one tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from chattts_server.engine.nouns import CODEBOOKS
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    norm_attention: torch.Tensor  # [H]
+    qkv: torch.Tensor  # [3 * H, H]
+    out: torch.Tensor  # [H, H]
+    norm_mlp: torch.Tensor  # [H]
+    gate_up: torch.Tensor  # [2 * I, H]
+    down: torch.Tensor  # [H, I]
+
+
+@dataclass(frozen=True, slots=True)
+class GptWeights:
+    """Filled by load_gpt."""
+
+    layers: list[LayerWeights]
+    norm: torch.Tensor  # [H]
+    heads: torch.Tensor  # [4 * V, H], always float32: ChatTTS chooses codes in float32
+    codes: torch.Tensor  # [4, V, H], float32: embedding of each code
+    text: torch.Tensor  # [21178, H], float32: embedding of each token
+    attention_heads: int
+    rope_theta: float
+    epsilon: float  # of RMSNorm
+
+    @property
+    def width(self) -> int:
+        return int(self.norm.shape[0])
+
+
+def load_gpt(assets: Path, device: torch.device, dtype: torch.dtype) -> GptWeights:
+    """`assets`: the checkpoint's asset/ folder, its digests verified before."""
+    config = json.loads((assets / "gpt" / "config.json").read_text())
+    llama = load_file(assets / "gpt" / "model.safetensors", device=str(device))
+    embed = load_file(assets / "Embed.safetensors", device=str(device))
+    books = range(CODEBOOKS)
+    return GptWeights(
+        layers=[_layer(llama, f"layers.{number}.", dtype) for number in range(config["num_hidden_layers"])],
+        norm=llama["norm.weight"].to(dtype),
+        heads=torch.cat([_unnormed(embed, f"head_code.{book}") for book in books]),
+        codes=torch.stack([embed[f"emb_code.{book}.weight"].float() for book in books]),
+        text=embed["emb_text.weight"].float(),
+        attention_heads=config["num_attention_heads"],
+        rope_theta=config.get("rope_theta", 10000.0),
+        epsilon=config.get("rms_norm_eps", 1e-6),
+    )
+
+
+def file_bytes(assets: Path) -> int:
+    """Of what is loaded for speaking."""
+    names = ("gpt/model", "Embed", "Decoder", "Vocos")
+    return sum((assets / f"{name}.safetensors").stat().st_size for name in names)
+
+
+def _layer(tensors: Mapping[str, torch.Tensor], prefix: str, dtype: torch.dtype) -> LayerWeights:
+    def joined(*names: str) -> torch.Tensor:
+        return torch.cat([tensors[f"{prefix}{name}.weight"] for name in names]).to(dtype)
+
+    return LayerWeights(
+        norm_attention=joined("input_layernorm"),
+        qkv=joined("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        out=joined("self_attn.o_proj"),
+        norm_mlp=joined("post_attention_layernorm"),
+        gate_up=joined("mlp.gate_proj", "mlp.up_proj"),
+        down=joined("mlp.down_proj"),
+    )
+
+
+def _unnormed(tensors: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+    """weight_norm folded: magnitude (original0) times direction (original1), row by row."""
+    magnitude, direction = (tensors[f"{name}.parametrizations.weight.original{part}"].float() for part in (0, 1))
+    return torch._weight_norm(direction, magnitude, 0)
