@@ -30,7 +30,7 @@ from chattts_server.engine.threads import cpu_threads
 from chattts_server.engine.weights import file_bytes
 
 # More rows give throughput; each of them then takes longer.
-ROWS_ON_CPU, ROWS_ON_GPU = 8, 32
+ROWS_ON_CPU, ROWS_ON_GPU = 16, 32
 MEMORY_SHARE = 0.85  # of what is free on a GPU: the rest is for passes and for the library itself
 WARM_UP_SECONDS = 10.0  # a slow machine measures fewer steps instead of staying away for longer
 _PROMPT = [21131, 21143, 21173, *range(300, 312), 21132]  # [Stts][spk_emb][speed_5] twelve characters [Ptts]

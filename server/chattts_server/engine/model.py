@@ -30,10 +30,19 @@ class Gpt:
             2, len(weights.layers), slots, self._heads, positions, depth, dtype=dtype, device=device
         )
         self._cos, self._sin = _rotations(positions, depth, weights.rope_theta, device, dtype)
-        self._layers = [_Layer(layer) for layer in weights.layers]
-        self._head = product(weights.heads)
-        first = weights.layers[0]
-        self.row_counts = equal_row_counts([first.qkv, first.out, first.gate_up, first.down, weights.heads], slots)
+        self._layers = [_Layer(layer, slots) for layer in weights.layers]
+        self._head = product(weights.heads, slots)
+        first, given = self._layers[0], weights.layers[0]
+        self.row_counts = equal_row_counts(
+            [
+                (first.qkv, given.qkv[0]),
+                (first.out, given.out[0]),
+                (first.gate_up, given.gate_up[0]),
+                (first.down, given.down[0]),
+                (self._head, weights.heads[0]),
+            ],
+            slots,
+        )
 
     def prefill(self, slot: int, start: int, embeddings: torch.Tensor) -> None:
         """Keys and values of prompt positions start .. start + n. embeddings [n, H], one row's own chunk."""
@@ -111,12 +120,12 @@ class Gpt:
 class _Layer:
     """One layer's products, ready to be called."""
 
-    def __init__(self, weights: LayerWeights) -> None:
+    def __init__(self, weights: LayerWeights, rows: int) -> None:
         self.norm_attention, self.norm_mlp = weights.norm_attention, weights.norm_mlp
-        self.qkv: Product = product(weights.qkv)
-        self.out: Product = product(weights.out)
-        self.gate_up: Product = product(weights.gate_up)
-        self.down: Product = product(weights.down)
+        self.qkv: Product = product(weights.qkv, rows)
+        self.out: Product = product(weights.out, rows)
+        self.gate_up: Product = product(weights.gate_up, rows)
+        self.down: Product = product(weights.down, rows)
 
 
 def _rotations(

@@ -14,6 +14,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from chattts_server.engine.nouns import (
     Fail,
     FailKind,
     Finish,
+    FromEngine,
     Heartbeat,
     Submit,
     ToEngine,
@@ -66,12 +68,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+class Port(Protocol):
+    """The other process. EnginePort in earnest; a benchmark has the loop without the socket."""
+
+    def send(self, message: FromEngine) -> None: ...
+
+    def receive(self, wait_seconds: float = 0.0) -> list[ToEngine]:
+        """EOFError: nobody is there any more."""
+        ...
+
+
 class Engine:
     """Rows in, chunks out, until Drain or the end of the socket."""
 
     def __init__(
         self,
-        port: EnginePort,
+        port: Port,
         model: SpeechModel,
         clock: Callable[[], float] = time.monotonic,
         fresh_seed: Callable[[], int] = lambda: random.getrandbits(63),
