@@ -56,8 +56,15 @@ STAGES = (
     Stage("rules", ("all",), (*PYTEST, "tests/promql"), 15),
     Stage("chart", ("all",), (*PYTEST, "tests/chart"), 30),
     Stage("api server", ("all",), (*PYTEST, "tests/operator", "-m", "cluster and not long"), 30),
-    Stage("engine", ("all",), (*PYTEST, "tests/server", "-m", "engine and not long"), 90),
+    # The minutes of the memory test on one core, everything else on the other.
+    Stage(
+        "engine",
+        ("all",),
+        (*PYTEST, "-n", "2", "--dist", "loadfile", "tests/server", "-m", "engine and not long"),
+        240,
+    ),
     Stage("end to end", ("all", "e2e"), (*PYTEST, "-s", "tests/e2e", "-m", "not long"), 900),
+    Stage("engine, long", ("long",), (*PYTEST, "-s", "tests/server", "-m", "engine and long"), 700),
     Stage("long", ("long",), (*PYTEST, "-s", "tests/e2e", "-m", "long"), 1800),
 )
 

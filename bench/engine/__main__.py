@@ -19,9 +19,11 @@ from typing import Any
 
 import torch
 
-from bench.engine.arms import Arm, Heard, NativeBatcher, NativeStream, Ours, Request, load_chat, seconds_per_step
+from bench.engine import cold
+from bench.engine.arms import Arm, Heard, NativeBatcher, NativeStream, Ours, Request, seconds_per_step
 from bench.engine.compare import Ratio, interleaved, percentile, ratio
 from bench.engine.report import write_report
+from chattts_server.engine.native import load_chat
 from chattts_server.engine.random_checkpoint import make_checkpoint
 from chattts_server.engine.slots import Slots
 from chattts_server.engine.threads import cpu_threads
@@ -48,17 +50,20 @@ def main() -> int:
     saturated = _saturated([ours, streamed, batcher], arguments)
     steps = _one_row(ours, batcher, arguments.repeats)
     first = _first_audio([streamed, batcher, stream], arguments)
+    starts = _cold_starts(checkpoint, arguments)
     ratios = {
         "throughput_fp32": ratio(saturated[ours.name], saturated[batcher.name]),
         "streamed_over_offline": ratio(saturated[streamed.name], saturated[ours.name]),
         "steps_b1_fp32": ratio(steps[ours.name], steps[batcher.name]),
         "first_audio_p99": ratio(first[streamed.name], first[stream.name]),
         "first_audio_p99_over_batcher": ratio(first[streamed.name], first[batcher.name]),
+        "cold_start": ratio(starts[ours.name], starts["native"]),
     }
     measured = {
         "audio seconds per second, saturated": saturated,
         "steps per second, one row": steps,
         f"first audio p99 in seconds at {LOAD} of native streaming": first,
+        "cold start to the first second of audio, in seconds": starts,
     }
     result = _result(arguments, device, measured, ratios)
     write_report(result, ROOT / "bench" / "results" / "engine.json", ROOT / "docs" / "benchmarks.md")
@@ -107,6 +112,17 @@ def _first_audio(arms: Sequence[Arm], arguments: argparse.Namespace) -> dict[str
                 f"first audio {repeat + 1}/{arguments.repeats} {arms[index].name}: {worst[arms[index].name][-1]:.2f} s"
             )
     return dict(worst)
+
+
+def _cold_starts(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, list[float]]:
+    starts = {"ours, float32": cold.ours, "native": cold.native}
+    seconds = defaultdict(list)
+    for repeat in range(arguments.repeats):
+        for index in interleaved(len(starts), repeat):
+            name = list(starts)[index]
+            seconds[name].append(starts[name](checkpoint, arguments.device, TEXT))
+            _say(f"cold start {repeat + 1} {name}: {seconds[name][-1]:.1f} s")
+    return dict(seconds)
 
 
 def _requests(count: int, seed: int, rate: float | None) -> list[Request]:

@@ -5,18 +5,13 @@ Lengths are forced: a random checkpoint's rows end at their limit, so every arm 
 
 from __future__ import annotations
 
-import json
-import logging
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
-from chattts_server.engine.checkpoint import open_checkpoint
+from chattts_server.engine.native import exactly
 from chattts_server.engine.nouns import (
     UNLIMITED_CREDIT,
     Chunk,
@@ -30,7 +25,6 @@ from chattts_server.engine.nouns import (
     Voice,
 )
 from chattts_server.engine.process import Engine
-from chattts_server.engine.sizes import chat_config
 from chattts_server.engine.slots import Slots
 from chattts_server.text.tokens import PromptTokenizer
 
@@ -155,7 +149,7 @@ class NativeBatcher:
     def _speak(self, batch: Sequence[Request]) -> list[Any]:
         """Each row's own hidden states are vocoded, once."""
         longest = max(request.steps for request in batch)
-        made = next(self._chat._infer_code([r.text for r in batch], False, self._chat.device, True, _native(longest)))
+        made = next(self._chat._infer_code([r.text for r in batch], False, self._chat.device, True, exactly(longest)))
         hiddens = [hidden[: request.steps] for hidden, request in zip(made.hiddens, batch, strict=True)]
         return list(self._chat._decode_to_wavs(hiddens, True))
 
@@ -175,35 +169,11 @@ class NativeStream:
             chunks = []
             for waves in self._chat.infer(
                 [request.text], stream=True, skip_refine_text=True, do_text_normalization=False,
-                do_homophone_replacement=False, split_text=False, params_infer_code=_native(request.steps),
+                do_homophone_replacement=False, split_text=False, params_infer_code=exactly(request.steps),
             ):  # fmt: skip
                 chunks.append((time.perf_counter() - began, sum(len(wave) for wave in waves)))
             heard.append(Heard(request, chunks))
         return heard
-
-
-def load_chat(checkpoint: Path, device: torch.device) -> Any:
-    """ChatTTS.Chat as a user loads it, from the same files."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import ChatTTS
-
-        quiet = logging.getLogger("native")
-        quiet.setLevel(logging.ERROR)  # it warns of every row that ends at its limit, which is what is asked here
-        chat = ChatTTS.Chat(quiet)
-        chat.config = chat_config(open_checkpoint(checkpoint).sizes)
-        chat.sha256_map = json.loads((checkpoint / "sha256_map.json").read_text())
-        if not chat.load(source="custom", custom_path=str(checkpoint), device=device):
-            raise RuntimeError(f"ChatTTS cannot load {checkpoint}")
-    return chat
-
-
-def _native(steps: int) -> Any:
-    import ChatTTS
-
-    return ChatTTS.Chat.InferCodeParams(
-        min_new_token=steps, max_new_token=steps, show_tqdm=False, ensure_non_empty=False
-    )
 
 
 def seconds_per_step(one_row: Callable[[int], object], steps: int) -> float:

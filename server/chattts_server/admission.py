@@ -12,7 +12,7 @@ from typing import Literal
 
 from chattts_server.engine.nouns import StepReport
 
-EWMA_WEIGHT = 0.2
+MEMORY_SECONDS = 5.0  # of work, over which throughput is averaged
 MAX_RETRY_AFTER_SECONDS = 60
 
 
@@ -31,13 +31,17 @@ class Throughput:
     value: float  # first guess: the engine's warm-up
 
     def learn(self, report: StepReport) -> None:
-        """A batch that had room and left nobody waiting says nothing of the capacity, except when it beats it."""
-        if report.busy_seconds <= 0 or report.audio_seconds <= 0:
+        """A batch that had room and left nobody waiting says nothing of the capacity, except when it beats it.
+
+        Reports cover unequal times, steps alone or a long pass of the vocoder: each counts by its length.
+        """
+        if report.busy_seconds <= 0:
             return
         measured = report.audio_seconds / report.busy_seconds
         saturated = report.rows >= self.rows or report.waiting_rows > 0
         if saturated or measured > self.value:
-            self.value += EWMA_WEIGHT * (measured - self.value)
+            weight = 1 - math.exp(-report.busy_seconds / MEMORY_SECONDS)
+            self.value += weight * (measured - self.value)
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""`chattts-server serve | fetch | make-checkpoint`. Reads the command line and exits with the right code."""
+"""`chattts-server serve | fetch | make-checkpoint | doctor`. Reads the command line and exits with the right code."""
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--to", required=True, type=Path, metavar="FOLDER")
     fetch.add_argument("--endpoint", help="another hub, e.g. a mirror; default: HF_ENDPOINT or the public one")
     fetch.set_defaults(run=_fetch)
+
+    doctor = commands.add_parser("doctor", help="say what this machine and these weights are good for")
+    doctor.add_argument("--model", required=True, type=Path, metavar="FOLDER", help="the weights: it holds asset/")
+    doctor.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    doctor.add_argument("--compare-native", action="store_true", help="also compare with ChatTTS's own codes")
+    doctor.set_defaults(run=_doctor)
     return parser
 
 
@@ -74,6 +80,20 @@ def _fetch(arguments: argparse.Namespace) -> int:
         print(f"chattts-server: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    os.environ.setdefault("LOGNAME", "chattts")  # torch asks for the user's name; a bare uid has none
+    from chattts_server.engine.checkpoint import CannotServe
+    from chattts_server.engine.doctor import examine  # imports torch; serve never does
+
+    try:
+        good = examine(arguments.model, arguments.device, arguments.compare_native, print)
+    except CannotServe as error:
+        print(f"chattts-server: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    print("doctor     all is well" if good else "doctor     see above")
+    return 0 if good else 1
 
 
 def _make_checkpoint(arguments: argparse.Namespace) -> int:

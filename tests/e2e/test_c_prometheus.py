@@ -7,6 +7,8 @@ from dev.cluster import Cluster
 
 Wait = Callable[[Callable[[], object], float, str], None]
 CALM = {"scaleDown": {"stabilizationSeconds": 30, "periodSeconds": 15, "maxPercent": 100}}
+# Four pods beside Prometheus and the operator, on a node of two cores.
+HALF_OF_THE_DEMO = {"requests": {"cpu": "250m", "memory": "512Mi"}, "limits": {"cpu": "500m", "memory": "2Gi"}}
 ONE_IS_ENOUGH = {"spec": {"autoscaling": {"minReplicas": 1}}}
 
 
@@ -20,7 +22,7 @@ def test_missing_data_never_scales_in_and_the_same_run_with_data_does(
     cluster: Cluster, services: Any, eventually: Wait, throughout: Wait
 ) -> None:
     for name in ("calm", "blind"):
-        services.create(name, minReplicas=2, **CALM)
+        services.create(name, {"resources": HALF_OF_THE_DEMO}, minReplicas=2, **CALM)
     for name in ("calm", "blind"):
         eventually(lambda n=name: ready(services, n) == (2, 2), 240, f"{name}: two pods wanted and Ready")
         eventually(lambda n=name: active(services, n) == "True", 120, f"{name}: ScalingActive")

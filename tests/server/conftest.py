@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -61,18 +60,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def chat(tiny: Path) -> Any:
     """ChatTTS's own Chat on `tiny`: the reference."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import ChatTTS
-        import torch
+    import torch
 
-        from chattts_server.engine.sizes import chat_config
+    from chattts_server.engine.native import load_chat
 
-        made = ChatTTS.Chat()
-        made.config = chat_config(json.loads((tiny / "sizes.json").read_text()))
-        made.sha256_map = json.loads((tiny / "sha256_map.json").read_text())
-        assert made.load(source="custom", custom_path=str(tiny), device=torch.device("cpu"))
-    return made
+    return load_chat(tiny, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

@@ -81,26 +81,36 @@ def test_full_batches_teach_and_others_only_upwards():
     throughput.learn(report(rows=1, audio=1.0, busy=0.5))  # 2 per second, because it was alone
     assert throughput.value == 10.0
     throughput.learn(report(rows=8, audio=8.0, busy=2.0))  # 4 per second, and full
-    assert throughput.value == pytest.approx(8.8)
+    assert 4.0 < throughput.value < 10.0
+    lower = throughput.value
     throughput.learn(report(rows=2, audio=20.0, busy=1.0))
-    assert throughput.value > 8.8
+    assert throughput.value > lower
 
 
 def test_a_batch_that_left_rows_waiting_is_all_that_could_be_done():
     throughput = Throughput(rows=8, value=10.0)
     throughput.learn(report(rows=2, audio=2.0, busy=0.5, waiting=3))  # 4 per second
-    assert throughput.value == pytest.approx(8.8)
+    assert 4.0 < throughput.value < 10.0
 
 
 def test_it_converges_to_what_the_machine_does():
     throughput = Throughput(rows=8, value=100.0)
-    for _ in range(50):
+    for _ in range(100):
         throughput.learn(report(8, 8.0, 0.4))
     assert throughput.value == pytest.approx(20.0, rel=0.01)
 
 
-def test_nothing_made_teaches_nothing():
+def test_a_long_pass_of_the_vocoder_counts_as_long_as_it_took():
+    """Steps alone look fast: 2.6 audio seconds in each second, and then 4 s in which nothing is decoded."""
+    throughput = Throughput(rows=8, value=2.0)
+    for _ in range(10):
+        for _ in range(20):
+            throughput.learn(report(8, 0.65, 0.25))
+        throughput.learn(report(8, 0.0, 4.0))
+    assert throughput.value < 2.0
+
+
+def test_no_time_teaches_nothing():
     throughput = Throughput(rows=8, value=10.0)
-    throughput.learn(report(8, 0.0, 0.4))
     throughput.learn(report(8, 1.0, 0.0))
     assert throughput.value == 10.0

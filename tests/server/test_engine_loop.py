@@ -196,3 +196,24 @@ def test_reports_count_what_was_decoded():
     reports = [message for message in port.sent if isinstance(message, StepReport)]
     assert sum(report.audio_seconds for report in reports) == pytest.approx(4 * STEPS / 46.875)
     assert max(report.rows for report in reports) <= 4
+
+
+def test_a_row_without_credit_expires_and_one_that_is_finished_and_unsent_does_not():
+    now = [0.0]
+    port = Port({1: [submit(0, credit=0, deadline=5.0), submit(1, credit=1000, deadline=5.0)], 200: [], 400: []})
+    model = HummingModel(2, 0.0, lambda _: None)
+
+    def clock():
+        now[0] += 0.02
+        return now[0]
+
+    port.script[600] = [Credit(1, UNLIMITED_CREDIT)]
+    Engine(port, model, clock=clock).run()
+    assert {row: fail.kind for row, fail in port.of(Fail).items()} == {0: "deadline"}
+    assert whole(port) == {1: samples_of(STEPS)}
+
+
+def test_a_finished_row_that_nobody_reads_can_be_cancelled():
+    port = run({1: [submit(0, credit=1000)], 300: [Cancel(0)]})
+    assert 0 not in port.of(Finish)
+    assert whole(port) == {0: 1000}

@@ -92,6 +92,23 @@ def test_torch_is_mapped_in_the_engine_only(server):
     assert "libtorch" not in maps(server.process.pid)
 
 
+def test_a_corrupt_file_is_one_line_and_78_however_the_load_fails(tiny, tmp_path, capfd):
+    from chattts_server.engine import process
+
+    for number, (name, content) in enumerate(
+        [("asset/gpt/config.json", b"[]"), ("asset/Decoder.safetensors", b"short"), ("asset/Embed.safetensors", b"")]
+    ):
+        copy = shutil.copytree(tiny, tmp_path / f"copy{number}")
+        (copy / name).write_bytes(content)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(tmp_path / f"socket{number}"))
+            listener.listen()
+            argv = ["--socket", str(tmp_path / f"socket{number}"), "--model", str(copy), "--device", "cpu"]
+            assert process.main([*argv, "--dtype", "auto"]) == 78
+        lines = capfd.readouterr().err.splitlines()
+        assert [name in line and "has sha256" in line for line in lines] == [True], lines
+
+
 def test_a_gpu_that_is_not_there_is_one_line_and_78(tiny, tmp_path, capfd):
     import torch
 

@@ -83,10 +83,12 @@ def test_a_listener_hears_a_small_chunk_first_then_growing_ones():
     assert sizes == [first + LOOK_AHEAD_STEPS, 2 * first, 4 * first, min(8 * first, LARGEST_CHUNK_STEPS)]
 
 
-def test_a_reader_that_is_behind_gets_nothing_more():
-    behind = running(0, credit=0, steps=400, vocoded=100, chunks=2)
+def test_a_reader_that_is_behind_is_not_hurried_and_nothing_piles_up():
+    behind = running(0, credit=0, steps=100 + HELD_CHUNK_STEPS - 1, vocoded=100, chunks=2)
     assert not wants_sound(behind)
-    behind.credit = 1
+    behind.steps += 1
+    assert wants_sound(behind)
+    behind.steps, behind.credit = 100 + LARGEST_CHUNK_STEPS, 1
     assert wants_sound(behind)
 
 

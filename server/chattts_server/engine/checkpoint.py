@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal
 
 RELEASED_REPOSITORY = "2Noise/ChatTTS"
@@ -64,6 +66,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         digests = json.loads(own.read_text()) if own.is_file() else released_digests()
     except ValueError as error:
         raise CheckpointError(f"{folder}: {DIGESTS_FILE} or {SIZES_FILE} is not JSON: {error}") from error
+    if not isinstance(digests, dict) or not isinstance(sizes, dict | None):
+        raise CheckpointError(f"{folder}: {DIGESTS_FILE} or {SIZES_FILE} is not an object")
     return Checkpoint(
         folder=folder,
         digests=digests,
@@ -88,6 +92,34 @@ def verify(checkpoint: Checkpoint, progress: Callable[[str], None] = lambda _: N
                 f"{checkpoint.folder / name} has sha256 {found}, the {checkpoint.origin} digest is {expected}"
             )
         progress(name)
+
+
+class Verification:
+    """verify() in a thread of its own: reading the digests takes as long as importing torch."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.seconds = 0.0
+        self._problem: CheckpointError | None = CheckpointError("the digests were not checked")  # until they are
+        self._thread = Thread(target=self._run, args=(checkpoint,), name="verify", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Until all files are read; raises CheckpointError as verify() does, and when it could not be done at all."""
+        self._thread.join()
+        if self._problem is not None:
+            raise self._problem
+
+    def _run(self, checkpoint: Checkpoint) -> None:
+        began = time.monotonic()
+        try:
+            verify(checkpoint)
+        except CheckpointError as problem:
+            self._problem = problem
+        except Exception as problem:  # in a thread nobody else would hear of it
+            self._problem = CheckpointError(f"{checkpoint.folder}: the digests cannot be checked: {problem!r}")
+        else:
+            self._problem = None
+        self.seconds = time.monotonic() - began
 
 
 def digest_key(name: str) -> str:

@@ -1,4 +1,6 @@
-"""From nothing to a warm model: import -> verify -> load -> warm_up. Each phase is reported when it is done."""
+"""From nothing to a warm model: import -> load -> warm_up, with verify beside the first two. Each phase is reported.
+
+Nothing is said to be ready before the digests hold."""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from chattts_server.engine.checkpoint import CannotServe, open_checkpoint, verify
+from chattts_server.engine.checkpoint import CannotServe, Checkpoint, Verification
+from chattts_server.engine.memory import free_memory
 from chattts_server.engine.nouns import (
     PROTOCOL,
     SAMPLE_RATE,
-    STEPS_PER_SECOND,
     Hello,
     Limits,
     Phase,
@@ -31,12 +33,20 @@ from chattts_server.engine.weights import file_bytes
 
 # More rows give throughput; each of them then takes longer.
 ROWS_ON_CPU, ROWS_ON_GPU = 16, 32
-MEMORY_SHARE = 0.85  # of what is free on a GPU: the rest is for passes and for the library itself
-WARM_UP_SECONDS = 10.0  # a slow machine measures fewer steps instead of staying away for longer
-_PROMPT = [21131, 21143, 21173, *range(300, 312), 21132]  # [Stts][spk_emb][speed_5] twelve characters [Ptts]
+MEMORY_SHARE = 0.85  # of what is free: the rest is for passes and for the libraries
+WEIGHT_COPIES = 2  # the files as they are read, and the order that products want them in
+MEASURE_SECONDS = 0.3  # of each part: some periods of a CPU quota
+# As short as a prompt can be that has something to prefill: [Stts] and [Ptts].
+_ROW = Submit(0, [21131, 21132], Voice(), Sampling(), Limits(1), None, 0)
 
 
-def run(send: Callable[[Phase], None], options: argparse.Namespace, began: float) -> tuple[Slots, Hello]:
+def run(
+    send: Callable[[Phase], None],
+    options: argparse.Namespace,
+    checkpoint: Checkpoint,
+    verification: Verification,
+    began: float,
+) -> tuple[Slots, Hello]:
     """`began`: when the process started, so that the imports above count. Raises CannotServe with a line for people."""
 
     def done(phase: str) -> None:
@@ -46,16 +56,20 @@ def run(send: Callable[[Phase], None], options: argparse.Namespace, began: float
         began = now
 
     torch.set_num_threads(cpu_threads())
-    device = _device(options.device)
+    device = chosen_device(options.device)
     _check_dtype(options.dtype)
-    checkpoint = open_checkpoint(Path(options.model))
     done("import")
-    verify(checkpoint)
-    done("verify")
-    rows = options.rows or _rows(checkpoint.folder / "asset", device)
-    model = Slots(checkpoint.folder / "asset", rows, device, torch.float32, checkpoint.rows_end)
+    try:
+        rows = options.rows or fitting_rows(checkpoint.folder / "asset", device)
+        model = Slots(checkpoint.folder / "asset", rows, device, torch.float32, checkpoint.rows_end)
+    except Exception:
+        verification.wait()  # a file that is not what it should be is the better explanation
+        raise
     done("load")
-    throughput = _warm_up(model)
+    verification.wait()
+    send(Phase("verify", verification.seconds))
+    began = time.monotonic()
+    throughput = warm_up(model)
     done("warm_up")
     std, mean = speaker_statistics(checkpoint.sizes)
     return model, Hello(
@@ -65,7 +79,7 @@ def run(send: Callable[[Phase], None], options: argparse.Namespace, began: float
     )  # fmt: skip
 
 
-def _device(asked: str) -> torch.device:
+def chosen_device(asked: str) -> torch.device:
     if asked == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -80,34 +94,39 @@ def _check_dtype(asked: str) -> None:
         raise CannotServe(f"CHATTTS_DTYPE={asked}: this engine computes in float32 (auto or float32) only")
 
 
-def _rows(assets: Path, device: torch.device) -> int:
-    """As many as usual, or as the device has memory for."""
-    if device.type == "cpu":
-        return ROWS_ON_CPU
-    free, _ = torch.cuda.mem_get_info(device)
-    fitting = int((free * MEMORY_SHARE - file_bytes(assets)) / row_bytes(assets, torch.float32))
+def fitting_rows(assets: Path, device: torch.device) -> int:
+    """As many as usual, or as there is memory for."""
+    usual = ROWS_ON_CPU if device.type == "cpu" else ROWS_ON_GPU
+    free = free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
+    weights = file_bytes(assets) * WEIGHT_COPIES
+    fitting = int((free * MEMORY_SHARE - weights) / row_bytes(assets, torch.float32))
     if fitting < 1:
-        raise CannotServe(f"the device has {free / 2**30:.1f} GiB of free memory: too little for one row")
-    return min(ROWS_ON_GPU, fitting)
+        raise CannotServe(f"{free / 2**30:.1f} GiB of memory are free: too little for the weights and one row")
+    return min(usual, fitting)
 
 
-def _warm_up(model: Slots) -> float:
-    """Audio seconds per second of a full batch: admission's first guess. The first rows pay one-time costs."""
-    _timed_rows(model, 4)
-    seconds = _timed_rows(model, 4)
-    steps = steps_for(1.0) if seconds / 4 * steps_for(1.0) < WARM_UP_SECONDS else 4
-    return model.slots * steps / STEPS_PER_SECOND / _timed_rows(model, steps)
-
-
-def _timed_rows(model: Slots, steps: int) -> float:
-    """Seconds for rows in all slots, from prompt to PCM."""
-    row = Submit(0, _PROMPT, Voice(), Sampling(), Limits(steps, steps), None, 0)
+def warm_up(model: Slots) -> float:
+    """Audio seconds per second of a full batch: admission's first guess. The first passes pay one-time costs."""
     slots = range(model.slots)
-    began = time.monotonic()
     for slot in slots:
-        for _ in range(model.join(slot, row, seed=slot)):
+        for _ in range(model.join(slot, _ROW, seed=slot)):
             model.prefill(slot)
-    for _ in range(steps):
-        model.step(slots)
-    model.vocode([Piece(slot, 0, steps, last=True) for slot in slots])
-    return time.monotonic() - began
+    model.step(slots)
+    step_seconds = _seconds(lambda: model.step(slots))
+    steps = steps_for(1.0)
+
+    def vocode() -> None:
+        model.rewind(0)
+        model.vocode([Piece(0, 0, steps, last=True)])
+
+    vocode()
+    return model.slots / (steps * step_seconds + model.slots * _seconds(vocode))
+
+
+def _seconds(act: Callable[[], object]) -> float:
+    """On average: a fraction of a core is fast for a moment and then made to wait."""
+    began, times = time.monotonic(), 0
+    while times < 2 or time.monotonic() - began < MEASURE_SECONDS:
+        act()
+        times += 1
+    return (time.monotonic() - began) / times

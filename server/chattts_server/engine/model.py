@@ -21,7 +21,8 @@ Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 class Gpt:
     def __init__(self, weights: GptWeights, slots: int, positions: int, dtype: torch.dtype) -> None:
-        self._weights = weights
+        self._text, self._codes, self._norm_last = weights.text, weights.codes, weights.norm
+        self._epsilon = weights.epsilon
         self._dtype = dtype
         self._heads = weights.attention_heads
         depth = weights.width // self._heads
@@ -89,13 +90,13 @@ class Gpt:
 
     def embed_text(self, token_ids: torch.Tensor) -> torch.Tensor:
         """[n] -> [n, H]"""
-        return self._weights.text[token_ids]
+        return self._text[token_ids]
 
     def embed_codes(self, codes: torch.Tensor) -> torch.Tensor:
         """[n, 4] -> [n, H]: the sum over the codebooks, added in ChatTTS's order."""
-        total = self._weights.codes[0][codes[:, 0]]
+        total = self._codes[0][codes[:, 0]]
         for book in range(1, CODEBOOKS):
-            total = total + self._weights.codes[book][codes[:, book]]
+            total = total + self._codes[book][codes[:, book]]
         return total
 
     def _forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend: Attend) -> torch.Tensor:
@@ -109,12 +110,12 @@ class Gpt:
             x = x + layer.out(mixed.reshape(rows, width))
             gate, up = layer.gate_up(self._norm(x, layer.norm_mlp)).chunk(2, dim=-1)
             x = x + layer.down(silu(gate) * up)
-        return self._norm(x, self._weights.norm)
+        return self._norm(x, self._norm_last)
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """RMSNorm, its mean in float32."""
         wide = x.float()
-        return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._weights.epsilon)).to(x.dtype)
+        return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._epsilon)).to(x.dtype)
 
 
 class _Layer:

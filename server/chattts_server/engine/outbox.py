@@ -30,7 +30,8 @@ class Outbox:
         """`finish` comes with a row's last audio. True: all of the row is sent."""
         parcel = self._parcels.setdefault(row.submit.id, _Parcel(row))
         if len(pcm):
-            parcel.pieces.append(pcm)
+            # What may wait is copied: it is a view of a whole pass, of all rows together.
+            parcel.pieces.append(pcm if row.credit >= len(pcm) else pcm.copy())
         parcel.finish = finish
         return self.flush(row)
 

@@ -14,13 +14,14 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from chattts_server import logs
 from chattts_server.engine import scheduler
-from chattts_server.engine.checkpoint import CannotServe
+from chattts_server.engine.checkpoint import CannotServe, Verification, open_checkpoint
 from chattts_server.engine.nouns import (
     Cancel,
     Credit,
@@ -53,9 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     port = EnginePort(options.socket)
     try:
+        checkpoint = open_checkpoint(Path(options.model))
+        verification = Verification(checkpoint)  # beside the import of torch and the load
         from chattts_server.engine import cold_start  # imports torch: the first phase of the cold start
 
-        model, hello = cold_start.run(port.send, options, began)
+        model, hello = cold_start.run(port.send, options, checkpoint, verification, began)
         port.send(hello)
         Engine(port, model).run()
     except CannotServe as error:
@@ -173,12 +176,15 @@ class Engine:
         if not rows:
             return
         pieces = [Piece(_slot(row), row.vocoded, row.steps, row.decoded is not None) for row in rows]
+        waves: list[np.ndarray] | None = None
         try:
             waves = self._model.vocode(pieces)
         except ROW_ERRORS as error:
             log.warning("vocoding failed, rows are tried alone", extra={"rows": len(rows), "error": repr(error)})
+        if waves is None:  # outside of `except`: the error holds on to the memory of what failed
             for row in rows:
                 self._isolated([row], self._vocode_again)
+                self._receive(0.0)  # a long way from the start of each row: let the other side know that we live
             return
         for row, wave in zip(rows, waves, strict=True):
             self._take_sound(row, wave)
@@ -213,15 +219,17 @@ class Engine:
             return
         try:
             act(rows)
+            return
         except ROW_ERRORS as error:
             if len(rows) == 1:
                 log.exception("a row failed alone")
                 self._fail(rows[0], "engine", type(error).__name__)
                 return
             log.warning("a step failed, halves are tried", extra={"rows": len(rows), "error": repr(error)})
-            half = len(rows) // 2
-            self._isolated(rows[:half], act)
-            self._isolated(rows[half:], act)
+        # Outside of `except`: the error holds on to the memory of what failed.
+        half = len(rows) // 2
+        self._isolated(rows[:half], act)
+        self._isolated(rows[half:], act)
 
     def _fail(self, row: Row, kind: FailKind, message: str) -> None:
         self._port.send(Fail(row.submit.id, kind, message))

@@ -7,7 +7,7 @@ import numpy as np
 from chattts_server.engine.nouns import CODEBOOKS, END_CODE, Submit
 
 MAX_STEPS = 2048
-MAX_TOKENS = 1024  # of a prompt; of an audio prompt as many steps again
+MAX_TOKENS = 1024  # of a prompt, the steps of an audio prompt among them
 
 
 def problem(row: Submit, text_tokens: int, width: int) -> str | None:
@@ -26,8 +26,10 @@ def problem(row: Submit, text_tokens: int, width: int) -> str | None:
         return "the speaker embedding has another width than the model"
     if voice.embedding and not np.isfinite(np.frombuffer(voice.embedding, "<f4")).all():
         return "the speaker embedding is not finite"
-    if len(voice.codes) % (2 * CODEBOOKS) or len(voice.codes) // (2 * CODEBOOKS) > MAX_TOKENS:
+    if len(voice.codes) % (2 * CODEBOOKS):
         return "the audio prompt has a wrong shape"
+    if len(row.token_ids) + len(voice.codes) // (2 * CODEBOOKS) > MAX_TOKENS:
+        return f"the prompt and its audio prompt are longer than {MAX_TOKENS} together"
     if voice.codes and int(np.frombuffer(voice.codes, "<u2").max()) >= END_CODE:
         return "a code of the audio prompt is out of range"
     return None

@@ -49,7 +49,8 @@ def draw(
     scores, index = candidates(logits, history, parameters)
     scores = scores.masked_fill((index == END_CODE) & ~parameters.may_end[:, None, None], -torch.inf)
     # argmax(p / Exponential(1)) is a draw from p, and in logarithms it needs no normalisation.
-    chosen = (scores - noise(addresses, index).log()).argmax(-1, keepdim=True)
+    drawn = (scores - noise(addresses, index).log()).masked_fill(scores == -torch.inf, -torch.inf)
+    chosen = drawn.argmax(-1, keepdim=True)
     return index.gather(-1, chosen)[..., 0]
 
 
@@ -86,7 +87,7 @@ def counter_noise(addresses: Addresses, index: torch.Tensor) -> torch.Tensor:
     books = torch.arange(index.shape[1], device=index.device)
     key = _mixed(addresses.seed)[:, None] + addresses.step[:, None] * index.shape[1] + books  # [n, 4]
     bits = _mixed(_mixed(key)[..., None] + index)
-    uniform = ((bits >> 40 & 0xFFFFFF).float() + 0.5) * 2.0**-24  # never 0 or 1
+    uniform = ((bits >> 41 & 0x7FFFFF).float() + 0.5) * 2.0**-23  # exact in float32, so never 0 and never 1
     return -uniform.log()
 
 

@@ -82,9 +82,7 @@ def wants_sound(row: Row) -> bool:
     if row.decoded is not None:
         return True
     new = row.steps - row.vocoded
-    if row.wanted_whole:
+    if row.wanted_whole or row.credit <= 0:  # nobody waits for it now, and it must not pile up either
         return new >= HELD_CHUNK_STEPS
-    if row.credit <= 0:
-        return False  # its reader is behind: the steps wait in its slot
     chunk = min(FIRST_CHUNK_STEPS << row.chunks, LARGEST_CHUNK_STEPS)
     return new >= chunk + (LOOK_AHEAD_STEPS if row.chunks == 0 else 0)

@@ -6,9 +6,11 @@ per slot; a row that joins writes all of its slot before it reads any of it.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -33,7 +35,7 @@ SPEAKER_TOKEN = 21143  # [spk_emb]: its embedding is replaced by the speaker's
 PREFILL_TOKENS = 64  # of one chunk; a row's chunks depend on its own prompt alone
 
 
-POSITIONS = 2 * MAX_TOKENS + MAX_STEPS  # of one slot: the prompt, an audio prompt, the steps
+POSITIONS = MAX_TOKENS + MAX_STEPS  # of one slot: the prompt, an audio prompt in it, and the steps
 
 
 def row_bytes(assets: Path, dtype: torch.dtype) -> int:
@@ -42,6 +44,38 @@ def row_bytes(assets: Path, dtype: torch.dtype) -> int:
     width: int = config["hidden_size"]
     layers: int = config["num_hidden_layers"]
     return 2 * layers * POSITIONS * width * dtype.itemsize + 4 * MAX_STEPS * width
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _on_device(method: Callable[Concatenate[Slots, P], T]) -> Callable[Concatenate[Slots, P], T]:
+    """Without gradients; and a device that is lost is said to be, whichever call finds it out.
+
+    Some libraries tell of it by an ordinary RuntimeError: then the device itself is asked.
+    """
+
+    @functools.wraps(method)
+    def called(self: Slots, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            with torch.inference_mode():
+                return method(self, *args, **kwargs)
+        except torch.AcceleratorError as error:
+            raise DeviceLost(str(error)) from error
+        except RuntimeError:
+            _require(self.device)
+            raise
+
+    return called
+
+
+def _require(device: torch.device) -> None:
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError as error:
+            raise DeviceLost(str(error)) from error
 
 
 class Slots:
@@ -73,7 +107,7 @@ class Slots:
     def problem(self, row: Submit) -> str | None:
         return refusal.problem(row, self._text_tokens, self.width)
 
-    @torch.inference_mode()
+    @_on_device
     def join(self, slot: int, row: Submit, seed: int) -> int:
         prompt = self._embedded(row)
         self._prompts[slot], self._state.inputs[slot] = prompt[:-1], prompt[-1]
@@ -82,7 +116,7 @@ class Slots:
         self._vocoder.open(slot)
         return -(-(len(prompt) - 1) // PREFILL_TOKENS)
 
-    @torch.inference_mode()
+    @_on_device
     def prefill(self, slot: int) -> None:
         """All tokens but the last, which is the input of the first step."""
         start = self._positions[slot]
@@ -90,43 +124,37 @@ class Slots:
         self._gpt.prefill(slot, start, chunk)
         self._positions[slot] = start + len(chunk)
 
-    @torch.inference_mode()
+    @_on_device
     def step(self, slots: Sequence[int]) -> list[Outcome]:
         state, own = self._state, torch.tensor(slots, device=self.device)
-        try:
-            hidden, logits = self._gpt.decode(state.inputs[own], slots, [self._positions[slot] for slot in slots])
-            steps = torch.tensor([self._steps[slot] for slot in slots], device=self.device)
-            addresses = Addresses(state.seed[own], steps)
-            codes = draw(
-                logits, state.history[own], state.parameters(own, steps, self._rows_end), addresses, self._noise
-            )
-            finite = (hidden.isfinite().all(-1) & logits.isfinite().all(-1).all(-1)).tolist()
-            ended = (codes == END_CODE).any(-1).tolist()
-            inputs = self._gpt.embed_codes(codes)
-        except torch.AcceleratorError as error:
-            raise DeviceLost(str(error)) from error
+        hidden, logits = self._gpt.decode(state.inputs[own], slots, [self._positions[slot] for slot in slots])
+        steps = torch.tensor([self._steps[slot] for slot in slots], device=self.device)
+        addresses = Addresses(state.seed[own], steps)
+        codes = draw(logits, state.history[own], state.parameters(own, steps, self._rows_end), addresses, self._noise)
+        finite = (hidden.isfinite().all(-1) & logits.isfinite().all(-1).all(-1)).tolist()
+        ended = (codes == END_CODE).any(-1).tolist()
+        inputs = self._gpt.embed_codes(codes)
         state.commit(own, steps, hidden, codes, inputs)
         for slot in slots:
             self._positions[slot] += 1
             self._steps[slot] += 1
         return ["broken" if not good else "end" if end else "made" for good, end in zip(finite, ended, strict=True)]
 
+    @_on_device
     def vocode(self, pieces: Sequence[Piece]) -> list[np.ndarray]:
         hiddens = self._state.hiddens
-        try:
-            made = self._vocoder.push(
-                [
-                    vocoder.Piece(piece.slot, hiddens[piece.slot, piece.first_step : piece.end_step], piece.last)
-                    for piece in pieces
-                ]
-            )
-        except torch.AcceleratorError as error:
-            raise DeviceLost(str(error)) from error
+        made = self._vocoder.push(
+            [
+                vocoder.Piece(piece.slot, hiddens[piece.slot, piece.first_step : piece.end_step], piece.last)
+                for piece in pieces
+            ]
+        )
         waves = [wave.numpy() for wave in made]
         if not all(np.isfinite(wave).all() for wave in waves):
             raise FloatingPointError("the vocoder made values that are not finite")
         return waves
 
+    @_on_device
     def rewind(self, slot: int) -> None:
         self._vocoder.open(slot)
 
@@ -134,6 +162,7 @@ class Slots:
         """All codes of the row so far, [T, 4]."""
         return self._state.codes[slot, : self._steps[slot]].clone()
 
+    @_on_device
     def encode_voice(self, pcm: np.ndarray) -> bytes:
         from chattts_server.engine.voice_encoder import encode  # ChatTTS's package takes seconds to import
 

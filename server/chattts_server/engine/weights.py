@@ -45,7 +45,7 @@ class GptWeights:
 
 
 def load_gpt(assets: Path, device: torch.device, dtype: torch.dtype) -> GptWeights:
-    """`assets`: the checkpoint's asset/ folder, its digests verified before."""
+    """`assets`: the checkpoint's asset/ folder, its digests verified before anything is served."""
     config = json.loads((assets / "gpt" / "config.json").read_text())
     llama = load_file(assets / "gpt" / "model.safetensors", device=str(device))
     embed = load_file(assets / "Embed.safetensors", device=str(device))
