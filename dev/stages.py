@@ -61,7 +61,7 @@ STAGES = (
         "engine",
         ("all",),
         (*PYTEST, "-n", "2", "--dist", "loadfile", "tests/server", "-m", "engine and not long"),
-        240,
+        300,
     ),
     Stage("end to end", ("all", "e2e"), (*PYTEST, "-s", "tests/e2e", "-m", "not long"), 900),
     Stage("engine, long", ("long",), (*PYTEST, "-s", "tests/server", "-m", "engine and long"), 700),
