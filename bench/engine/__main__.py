@@ -185,7 +185,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=16, help="of a saturated run")
+    parser.add_argument("--requests", type=int, default=32, help="of a saturated run: enough to keep all slots full")
     parser.add_argument("--open-requests", type=int, default=6, help="of an open-loop run")
     return parser.parse_args()
 
