@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
@@ -14,24 +15,29 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.arrivals import intended_times
 from bench.engine import cold
 from bench.engine.arms import Arm, Heard, NativeBatcher, NativeStream, Ours, Request, seconds_per_step
-from bench.engine.compare import Ratio, interleaved, percentile, ratio
+from bench.engine.compare import Ratio, interleaved, ratio
 from bench.engine.report import write_report
+from bench.tally import percentile
+from chattts_server.engine.cold_start import fitting_rows
 from chattts_server.engine.native import load_chat
+from chattts_server.engine.nouns import SAMPLE_RATE
 from chattts_server.engine.random_checkpoint import make_checkpoint
 from chattts_server.engine.slots import Slots
 from chattts_server.engine.threads import cpu_threads
+from dev.cluster.paths import Cache
 
 ROOT = Path(__file__).parents[2]
 TEXT = "今天天气很好我们去公园走"
 SHORTEST, LONGEST = 32, 160  # steps
-ROWS = 8  # as many as the batcher takes
 LOAD = 0.7  # of native's own streaming capacity
 ONE_ROW_STEPS = 48
 
@@ -42,7 +48,9 @@ def main() -> int:
     device = torch.device(arguments.device)
     checkpoint = _checkpoint(arguments.model, arguments.size)
     chat = load_chat(checkpoint, device)
-    model = Slots(checkpoint / "asset", ROWS, device, torch.float32, rows_end=False)
+    # As many slots as a server takes by itself here.
+    slots = fitting_rows(checkpoint / "asset", device)
+    model = Slots(checkpoint / "asset", slots, device, torch.float32, rows_end=False)
     ours, streamed = Ours("ours, float32", model, checkpoint, False), Ours("ours, streamed", model, checkpoint, True)
     batcher, stream = NativeBatcher(chat), NativeStream(chat)
     for arm in (ours, streamed, batcher, stream):
@@ -65,7 +73,7 @@ def main() -> int:
         f"first audio p99 in seconds at {LOAD} of native streaming": first,
         "cold start to the first second of audio, in seconds": starts,
     }
-    result = _result(arguments, device, measured, ratios)
+    result = {"slots": slots, **_result(arguments, device, measured, ratios)}
     write_report(result, ROOT / "bench" / "results" / "engine.json", ROOT / "docs" / "benchmarks.md")
     print(json.dumps(result["ratios"], indent=1))
     return 0
@@ -106,8 +114,9 @@ def _first_audio(arms: Sequence[Arm], arguments: argparse.Namespace) -> dict[str
     for repeat in range(arguments.repeats):
         requests = _requests(arguments.open_requests, seed=50 + repeat, rate=rate)
         for index in interleaved(len(arms), repeat):
-            firsts = [one.first for one in arms[index].run(requests)]
-            worst[arms[index].name].append(percentile(firsts, 0.99))
+            p99 = percentile(sorted(one.first for one in arms[index].run(requests)), 0.99)
+            assert p99 is not None  # there were requests
+            worst[arms[index].name].append(p99)
             _say(
                 f"first audio {repeat + 1}/{arguments.repeats} {arms[index].name}: {worst[arms[index].name][-1]:.2f} s"
             )
@@ -128,15 +137,14 @@ def _cold_starts(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, l
 def _requests(count: int, seed: int, rate: float | None) -> list[Request]:
     """Mixed lengths; `rate` None: all at once, else Poisson."""
     chooser = random.Random(seed)
-    at, made = 0.0, []
-    for number in range(count):
-        at += 0.0 if rate is None else chooser.expovariate(rate)
-        made.append(Request(number, TEXT, chooser.randint(SHORTEST, LONGEST), at))
-    return made
+    times = cycle([0.0]) if rate is None else intended_times(rate, "poisson", math.inf, seed)
+    return [
+        Request(number, TEXT, chooser.randint(SHORTEST, LONGEST), at) for number, at in enumerate(islice(times, count))
+    ]
 
 
 def _audio_seconds(heard: Sequence[Heard]) -> float:
-    return sum(samples for one in heard for _, samples in one.chunks) / 24000
+    return sum(samples for one in heard for _, samples in one.chunks) / SAMPLE_RATE
 
 
 def _result(
@@ -165,8 +173,7 @@ def _checkpoint(given: Path | None, size: str) -> Path:
     """The folder that was named, or a random checkpoint of the project's cache, made once."""
     if given is not None:
         return given
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chattts-k8s" / "checkpoints"
-    folder = base / f"{size}-1"
+    folder = Cache.from_environment(os.environ).root / "checkpoints" / f"{size}-1"
     if not (folder / "sha256_map.json").exists():
         _say(f"making a random {size} checkpoint in {folder}")
         make_checkpoint(folder, "full" if size == "full" else "tiny", seed=1)

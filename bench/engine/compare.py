@@ -29,12 +29,6 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     return Ratio(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Exact, by nearest rank: the smallest value that `share` of all do not exceed."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-
 def interleaved(count: int, repeat: int) -> list[int]:
     """0 1 2 ... and in the next repeat backwards, so that a drift of the machine meets all arms alike."""
     order = list(range(count))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from chattts_server.engine.threads import CGROUP_OF_PROCESS, CGROUP_ROOT
+from chattts_server.engine.cgroup import CGROUP_OF_PROCESS, CGROUP_ROOT, own_groups, read
 
 MEMINFO = Path("/proc/meminfo")
 
@@ -17,16 +17,7 @@ def free_memory(root: Path = CGROUP_ROOT, own: Path = CGROUP_OF_PROCESS, meminfo
 
 
 def _limits(root: Path, own: Path) -> Iterator[int]:
-    """Of the process's own group and of all groups above it, cgroup v2 and v1."""
-    for line in own.read_text().splitlines() if own.is_file() else []:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        base, name = (root / "memory", "memory.limit_in_bytes") if controllers else (root, "memory.max")
-        relative = Path(path.strip("/"))
-        # A path that leads out of the namespace ("/../..") is not visible here; the root of the mount then is ours.
-        parents = [parent for parent in [relative, *relative.parents] if ".." not in parent.parts]
-        for file in {base / name, *(base / parent / name for parent in parents)}:
-            text = file.read_text().strip() if file.is_file() else "max"
-            if text != "max":
-                yield int(text)
+    for group, version_1 in own_groups("memory", root, own):
+        text = read(group / ("memory.limit_in_bytes" if version_1 else "memory.max"))
+        if text is not None and text != "max":
+            yield int(text)

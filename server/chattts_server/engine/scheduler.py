@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from chattts_server.engine.nouns import UNLIMITED_CREDIT, FinishReason, Submit
+from chattts_server.engine.speech_model import LOOK_AHEAD_STEPS
 
 # Prompt chunks between two decode steps: a long prompt delays running streams by no more than this.
 PREFILLS_PER_STEP = 2
-LOOK_AHEAD_STEPS = 32  # the vocoder's: what is nearer to the end of a row's steps cannot be sent yet
 FIRST_CHUNK_STEPS = 16  # small, so that there is audio soon; then doubling, as each chunk looks ahead again
 LARGEST_CHUNK_STEPS = 96
 HELD_CHUNK_STEPS = 128  # of a row that is wanted whole: large, but no mate waits long for it

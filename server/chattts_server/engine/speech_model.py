@@ -12,6 +12,8 @@ from chattts_server.engine.nouns import Submit
 
 Outcome = Literal["made", "end", "broken"]  # one more step of audio; the end code; values that are not finite
 
+LOOK_AHEAD_STEPS = 32  # samples this far before the end of what is known no longer change audibly
+
 
 class DeviceLost(Exception):
     """Nothing can be computed in this process any more: it ends, and a new one is started."""

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-LOOK_AHEAD_STEPS = 32  # samples this far before the end of what is known no longer change audibly
+from chattts_server.engine.speech_model import LOOK_AHEAD_STEPS
+
 NORM_EPSILON = 1e-6  # of every layer norm in Decoder and Vocos
 DECODER_DILATION = 2  # of ChatTTS's blocks; not to be seen in the weights
 LOUDEST = 1e2  # Vocos clips magnitudes there
