@@ -6,40 +6,35 @@ Writes bench/results/engine.json and docs/benchmarks.md. Absolute figures are th
 from __future__ import annotations
 
 import argparse
+import functools
 import json
-import math
 import os
 import platform
-import random
+import statistics
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.arrivals import intended_times
-from bench.engine import cold
-from bench.engine.arms import Arm, Heard, NativeBatcher, NativeStream, Ours, Request, seconds_per_step
-from bench.engine.compare import Ratio, interleaved, ratio
+from bench.engine import cold, measures
+from bench.engine.arms import Arm, NativeBatcher, NativeStream, Ours, Request
+from bench.engine.compare import Ratio, ratio
+from bench.engine.measures import TEXT, Measured, say
 from bench.engine.report import write_report
-from bench.tally import percentile
+from bench.engine.step_cost import memory_gb_per_second, step_cost
+from chattts_server.engine.checkpoint import CannotServe
 from chattts_server.engine.cold_start import fitting_rows
 from chattts_server.engine.native import load_chat
-from chattts_server.engine.nouns import SAMPLE_RATE
+from chattts_server.engine.precision import BY_DEVICE, Precision, chosen_precision
 from chattts_server.engine.random_checkpoint import make_checkpoint
 from chattts_server.engine.slots import Slots
 from chattts_server.engine.threads import cpu_threads
 from dev.cluster.paths import Cache
 
 ROOT = Path(__file__).parents[2]
-TEXT = "今天天气很好我们去公园走"
-SHORTEST, LONGEST = 32, 160  # steps
-LOAD = 0.7  # of native's own streaming capacity
-ONE_ROW_STEPS = 48
+SHORT: dict[Precision, str] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int8": "int8"}
 
 
 def main() -> int:
@@ -47,108 +42,75 @@ def main() -> int:
     torch.set_num_threads(cpu_threads())
     device = torch.device(arguments.device)
     checkpoint = _checkpoint(arguments.model, arguments.size)
+    ours = _ours(checkpoint, device)
     chat = load_chat(checkpoint, device)
-    # As many slots as a server takes by itself here.
-    slots = fitting_rows(checkpoint / "asset", device)
-    model = Slots(checkpoint / "asset", slots, device, torch.float32, rows_end=False)
-    ours, streamed = Ours("ours, float32", model, checkpoint, False), Ours("ours, streamed", model, checkpoint, True)
     batcher, stream = NativeBatcher(chat), NativeStream(chat)
-    for arm in (ours, streamed, batcher, stream):
+    usual = ours[chosen_precision("auto", device)]
+    streamed = Ours(f"{usual.name}, streamed", usual.precision, usual.model, checkpoint, True)
+    arms: tuple[Arm, ...] = (*ours.values(), streamed, batcher, stream)
+    for arm in arms:
         arm.run([Request(0, TEXT, 40, 0.0)])  # what is paid once
-    saturated = _saturated([ours, streamed, batcher], arguments)
-    steps = _one_row(ours, batcher, arguments.repeats)
-    first = _first_audio([streamed, batcher, stream], arguments)
-    starts = _cold_starts(checkpoint, arguments)
+    repeats = arguments.repeats
+    costs = {arm.name: step_cost(arm) for arm in ours.values()}
+    saturated = measures.saturated([*ours.values(), streamed, batcher], repeats, arguments.requests)
+    steps = measures.one_row([*ours.values(), batcher], repeats)
+    first = measures.first_audio([streamed, batcher, stream], stream, repeats, arguments.open_requests)
+    capacity = statistics.median(saturated[streamed.name])
+    listened = measures.streams(streamed, capacity, arguments.device, repeats, arguments.requests)
+    here = functools.partial(cold.ours, checkpoint, arguments.device, TEXT)
+    native = functools.partial(cold.native, checkpoint, arguments.device, TEXT)
+    starts = measures.repeated_starts({usual.name: here, "native": native}, repeats)
     ratios = {
-        "throughput_fp32": ratio(saturated[ours.name], saturated[batcher.name]),
-        "streamed_over_offline": ratio(saturated[streamed.name], saturated[ours.name]),
-        "steps_b1_fp32": ratio(steps[ours.name], steps[batcher.name]),
-        "first_audio_p99": ratio(first[streamed.name], first[stream.name]),
-        "first_audio_p99_over_batcher": ratio(first[streamed.name], first[batcher.name]),
-        "cold_start": ratio(starts[ours.name], starts["native"]),
+        **{
+            f"throughput_{SHORT[name]}": ratio(saturated[arm.name], saturated[batcher.name])
+            for name, arm in ours.items()
+        },
+        "streamed_over_offline": ratio(saturated[streamed.name], saturated[usual.name]),
+        **{f"steps_b1_{SHORT[name]}": ratio(steps[arm.name], steps[batcher.name]) for name, arm in ours.items()},
+        "first_audio_p99": ratio(first[stream.name], first[streamed.name]),
+        "first_audio_p99_over_batcher": ratio(first[batcher.name], first[streamed.name]),
+        "cold_start": ratio(starts[usual.name], starts["native"]),
     }
+    share = f"{measures.LOAD} of its own capacity"
     measured = {
         "audio seconds per second, saturated": saturated,
         "steps per second, one row": steps,
-        f"first audio p99 in seconds at {LOAD} of native streaming": first,
+        f"first audio p99 in seconds at {measures.LOAD} of native streaming": first,
+        f"underruns of players at {measures.PLAYER_SPEED[arguments.device]}x real time, at {share}": listened[
+            "underruns"
+        ],
+        f"inter-chunk p99 in seconds, at {share}": listened["inter-chunk p99, s"],
         "cold start to the first second of audio, in seconds": starts,
     }
-    result = {"slots": slots, **_result(arguments, device, measured, ratios)}
+    result = {
+        "slots": {arm.name: arm.model.slots for arm in ours.values()},
+        "step": costs,
+        "memory_gb_per_second": memory_gb_per_second(),
+        **_result(arguments, device, measured, ratios),
+    }
     write_report(result, ROOT / "bench" / "results" / "engine.json", ROOT / "docs" / "benchmarks.md")
     print(json.dumps(result["ratios"], indent=1))
     return 0
 
 
-def _saturated(arms: Sequence[Arm], arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """Audio seconds per second with all requests there at once."""
-    rates = defaultdict(list)
-    for repeat in range(arguments.repeats):
-        requests = _requests(arguments.requests, seed=repeat, rate=None)
-        for index in interleaved(len(arms), repeat):
-            heard = arms[index].run(requests)
-            rates[arms[index].name].append(_audio_seconds(heard) / max(one.end for one in heard))
-            _say(f"saturated {repeat + 1}/{arguments.repeats} {arms[index].name}: {rates[arms[index].name][-1]:.3f}")
-    return dict(rates)
-
-
-def _one_row(ours: Ours, batcher: NativeBatcher, repeats: int) -> dict[str, list[float]]:
-    """Decode steps per second of a row alone. Of an arm that also vocodes at the end, that is part of a step here."""
-    rates = defaultdict(list)
-    arms: list[Arm] = [ours, batcher]
-    for repeat in range(repeats):
-        for index in interleaved(2, repeat):
-            arm = arms[index]
-            seconds = seconds_per_step(lambda steps, arm=arm: arm.run([Request(1, TEXT, steps, 0.0)]), ONE_ROW_STEPS)  # type: ignore[misc]
-            rates[arm.name].append(1 / seconds)
-            _say(f"one row {repeat + 1}/{repeats} {arm.name}: {1 / seconds:.2f} steps/s")
-    return dict(rates)
-
-
-def _first_audio(arms: Sequence[Arm], arguments: argparse.Namespace) -> dict[str, list[float]]:
-    """p99 of the first audio in an open loop at a share of what native streaming carries."""
-    stream = arms[-1]
-    alone = stream.run(_requests(3, seed=99, rate=None))
-    rate = LOAD * len(alone) / max(one.end for one in alone)
-    _say(f"native streaming carries {rate / LOAD:.3f} requests/s; offered {rate:.3f}/s")
-    worst = defaultdict(list)
-    for repeat in range(arguments.repeats):
-        requests = _requests(arguments.open_requests, seed=50 + repeat, rate=rate)
-        for index in interleaved(len(arms), repeat):
-            p99 = percentile(sorted(one.first for one in arms[index].run(requests)), 0.99)
-            assert p99 is not None  # there were requests
-            worst[arms[index].name].append(p99)
-            _say(
-                f"first audio {repeat + 1}/{arguments.repeats} {arms[index].name}: {worst[arms[index].name][-1]:.2f} s"
-            )
-    return dict(worst)
-
-
-def _cold_starts(checkpoint: Path, arguments: argparse.Namespace) -> dict[str, list[float]]:
-    starts = {"ours, float32": cold.ours, "native": cold.native}
-    seconds = defaultdict(list)
-    for repeat in range(arguments.repeats):
-        for index in interleaved(len(starts), repeat):
-            name = list(starts)[index]
-            seconds[name].append(starts[name](checkpoint, arguments.device, TEXT))
-            _say(f"cold start {repeat + 1} {name}: {seconds[name][-1]:.1f} s")
-    return dict(seconds)
-
-
-def _requests(count: int, seed: int, rate: float | None) -> list[Request]:
-    """Mixed lengths; `rate` None: all at once, else Poisson."""
-    chooser = random.Random(seed)
-    times = cycle([0.0]) if rate is None else intended_times(rate, "poisson", math.inf, seed)
-    return [
-        Request(number, TEXT, chooser.randint(SHORTEST, LONGEST), at) for number, at in enumerate(islice(times, count))
-    ]
-
-
-def _audio_seconds(heard: Sequence[Heard]) -> float:
-    return sum(samples for one in heard for _, samples in one.chunks) / SAMPLE_RATE
+def _ours(checkpoint: Path, device: torch.device) -> dict[Precision, Ours]:
+    """One arm for each precision that this machine computes in, with as many slots as a server takes by itself."""
+    arms: dict[Precision, Ours] = {}
+    assets = checkpoint / "asset"
+    for asked in BY_DEVICE[device.type]:
+        try:
+            precision = chosen_precision(asked, device)
+        except CannotServe as error:
+            say(str(error))
+            continue
+        most = fitting_rows(assets, precision, device)
+        model = Slots(assets, None, device, precision, rows_end=False, most=most)
+        arms[precision] = Ours(f"ours, {precision}", precision, model, checkpoint, streamed=False)
+    return arms
 
 
 def _result(
-    arguments: argparse.Namespace, device: torch.device, measured: dict[str, Any], ratios: dict[str, Ratio]
+    arguments: argparse.Namespace, device: torch.device, measured: dict[str, Measured], ratios: dict[str, Ratio]
 ) -> dict[str, Any]:
     return {
         "measured_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -175,13 +137,9 @@ def _checkpoint(given: Path | None, size: str) -> Path:
         return given
     folder = Cache.from_environment(os.environ).root / "checkpoints" / f"{size}-1"
     if not (folder / "sha256_map.json").exists():
-        _say(f"making a random {size} checkpoint in {folder}")
+        say(f"making a random {size} checkpoint in {folder}")
         make_checkpoint(folder, "full" if size == "full" else "tiny", seed=1)
     return folder
-
-
-def _say(text: str) -> None:
-    print(f"[bench] {text}", file=sys.stderr, flush=True)
 
 
 def _arguments() -> argparse.Namespace:

@@ -24,6 +24,7 @@ from chattts_server.engine.nouns import (
     ToEngine,
     Voice,
 )
+from chattts_server.engine.precision import Precision
 from chattts_server.engine.process import Engine
 from chattts_server.engine.slots import Slots
 from chattts_server.text.tokens import PromptTokenizer
@@ -65,15 +66,16 @@ class Arm(Protocol):
 class Ours:
     """The engine's own loop; only the socket is left out."""
 
-    def __init__(self, name: str, model: Slots, checkpoint: Path, streamed: bool) -> None:
+    def __init__(self, name: str, precision: Precision, model: Slots, checkpoint: Path, streamed: bool) -> None:
         self.name = name
-        self._model = model
+        self.precision = precision
+        self.model = model
         self._prompt = PromptTokenizer(checkpoint).prompt
         self._credit = LISTENER if streamed else UNLIMITED_CREDIT
 
     def run(self, requests: Sequence[Request]) -> list[Heard]:
         port = _Port([(request, self._submit(request)) for request in requests])
-        Engine(port, self._model).run()
+        Engine(port, self.model).run()
         return port.heard
 
     def _submit(self, request: Request) -> Submit:

@@ -27,14 +27,14 @@ assert len(waves[0]) > 0
 """
 
 
-def ours(checkpoint: Path, device: str, text: str) -> float:
+def ours(checkpoint: Path, device: str, text: str, dtype: str = "auto") -> float:
     """Seconds of a server's engine process, through its socket, digests checked."""
-    return asyncio.run(_ours(checkpoint, device, text))
+    return asyncio.run(_ours(checkpoint, device, text, dtype))
 
 
-async def _ours(checkpoint: Path, device: str, text: str) -> float:
+async def _ours(checkpoint: Path, device: str, text: str, dtype: str) -> float:
     token_ids = PromptTokenizer(checkpoint).prompt(text)
-    client = EngineClient(EngineCommand.of(checkpoint, device, "auto", None, "text"))
+    client = EngineClient(EngineCommand.of(checkpoint, device, dtype, None, "text"))
     began = time.perf_counter()
     await client.start()
     try:

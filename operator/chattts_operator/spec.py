@@ -223,7 +223,7 @@ def _server(server: Reader) -> Server:
         max_batch_size=server.optional_integer("maxBatchSize", 1, 1024),
         max_queue_wait_milliseconds=server.integer("maxQueueWaitMilliseconds", 3000, 1, 600_000),
         request_timeout_seconds=server.integer("requestTimeoutSeconds", 30, 1, 3600),
-        dtype=server.text("dtype", "auto", ("auto", "float32", "float16", "bfloat16")),
+        dtype=server.text("dtype", "auto", ("auto", "float32", "float16", "bfloat16", "int8")),
         extra_env=tuple((item["name"], item.get("value", "")) for item in server.sequence("extraEnv")),
     )
 

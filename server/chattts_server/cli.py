@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chattts_server import __version__, config
+from chattts_server.engine.nouns import DTYPES
 from chattts_server.errors import CannotStart
 
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
@@ -50,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="say what this machine and these weights are good for")
     doctor.add_argument("--model", required=True, type=Path, metavar="FOLDER", help="the weights: it holds asset/")
     doctor.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    doctor.add_argument("--compare-native", action="store_true", help="also compare with ChatTTS's own codes")
+    doctor.add_argument("--dtype", choices=DTYPES, default="auto", help="numbers of the products")
+    doctor.add_argument("--compare-native", action="store_true", help="also compare with ChatTTS's own, in float32")
     doctor.set_defaults(run=_doctor)
     return parser
 
@@ -88,7 +90,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from chattts_server.engine.doctor import examine  # imports torch; serve never does
 
     try:
-        good = examine(arguments.model, arguments.device, arguments.compare_native, print)
+        good = examine(arguments.model, arguments.device, arguments.dtype, arguments.compare_native, print)
     except CannotServe as error:
         print(f"chattts-server: {error}", file=sys.stderr)
         return EXIT_CONFIG

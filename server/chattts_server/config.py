@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from chattts_server.engine.checkpoint import FILES
+from chattts_server.engine.nouns import DTYPES
 from chattts_server.errors import CannotStart
 
 PREFIX = "CHATTTS_"
@@ -96,8 +97,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("model", _model_folder, None, "a folder with the nine files of asset/", "folder that contains asset/"),
     Option("device", _one_of("auto", "cuda", "cpu"), "auto", "auto, cuda or cpu",
            "auto means CUDA; the CPU computes only when asked for"),
-    Option("dtype", _one_of("auto", "float32", "float16", "bfloat16"), "auto", "auto, float32, float16 or bfloat16",
-           "precision of the model"),
+    Option("dtype", _one_of(*DTYPES), "auto", ", ".join(DTYPES),
+           "numbers of the model's products; auto: float16 on CUDA, bfloat16 on a CPU that has it, else float32"),
     Option("max_batch_size", _optional(_integer(1, 1024)), "", "an integer from 1 to 1024, or nothing",
            "rows of a batch; more rows give throughput and cost memory; unset: the engine chooses"),
     Option("max_queue_wait_milliseconds", _integer(1, 600_000), "3000", "an integer from 1 to 600000",

@@ -18,7 +18,7 @@ from prometheus_client import (
 from prometheus_client.exposition import MetricsHandler
 
 from chattts_server import __version__
-from chattts_server.engine.nouns import Phase, StepReport
+from chattts_server.engine.nouns import Fail, Phase, StepReport
 
 Delivery = Literal["full", "stream"]
 DURATION_BOUNDS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 30.0)
@@ -79,7 +79,7 @@ class EngineReady:
     digests: str
 
 
-Event = Accepted | Refused | Invalid | Served | Broken | Load | EngineReady | StepReport | Phase
+Event = Accepted | Refused | Invalid | Served | Broken | Load | EngineReady | StepReport | Phase | Fail
 
 
 class Metrics:
@@ -114,6 +114,7 @@ class Metrics:
         )
         self._audio = counter("chattts_audio_seconds", "Audio decoded, steps at 46.875 a second")
         self._rejected = counter("chattts_requests_rejected", "Requests refused for want of capacity", "reason")
+        self._failed = counter("chattts_rows_failed", "Rows that failed alone, in an engine that goes on", "reason")
         self._underruns = counter("chattts_stream_underruns", "Streams that fell behind real time")
         self._dropped = counter("chattts_text_dropped_characters", "Characters that cannot be read and were left out")
         self._cold_start = gauge("chattts_cold_start_seconds", "Last start of the engine", "phase")
@@ -123,6 +124,8 @@ class Metrics:
             self._infer.labels(outcome)
         for reason in ("queue_full", "deadline", "not_ready", "draining"):
             self._rejected.labels(reason)
+        for reason in ("invalid", "engine", "nan", "empty"):
+            self._failed.labels(reason)
         for delivery in ("full", "stream"):
             self._duration.labels(delivery)
             self._long.labels(delivery)
@@ -151,6 +154,8 @@ class Metrics:
             case EngineReady():
                 self._build.clear()
                 self._build.labels(__version__, event.device, event.dtype, event.digests).set(1)
+            case Fail():
+                self._failed.labels(event.kind).inc()
             case Phase():
                 self._cold_start.labels(event.name).set(event.seconds)
             case StepReport():

@@ -18,6 +18,7 @@ from chattts_server.engine.nouns import (
     SAMPLE_RATE,
     UNLIMITED_CREDIT,
     Chunk,
+    Fail,
     Hello,
     Limits,
     Phase,
@@ -107,7 +108,7 @@ class Synthesis:
             raise
         return speech
 
-    def take_report(self, report: StepReport | Phase) -> None:
+    def take_report(self, report: StepReport | Phase | Fail) -> None:
         """For EngineClient.on_report: what the engine did teaches admission and the metrics."""
         self.metrics.observe(report)
         if isinstance(report, StepReport) and self.admission.throughput is not None:

@@ -1,7 +1,9 @@
 """An engine process that behaves: the real loop (process.Engine) with a model that only takes time and hums.
 
 Some characters of a text make things happen, so that a test chooses by what it asks to be spoken:
-毒 the step raises, 坏 the row is refused as invalid, 亡 the process dies, 停 the step hangs.
+毒 the step raises, 坏 the row is refused as invalid, 亡 the process dies, 停 the step hangs, 失 the device is lost,
+满 there is memory for a step of this row alone only, 乱 a step makes values that are not finite, 空 the first step is
+the end, as often as it is written.
 --log gets a line per event.
 """
 
@@ -25,18 +27,19 @@ from chattts_server.engine.nouns import (
     Submit,
     samples_of,
 )
-from chattts_server.engine.process import Engine
-from chattts_server.engine.speech_model import Outcome, Piece
+from chattts_server.engine.process import Engine, abandon
+from chattts_server.engine.speech_model import DeviceLost, Outcome, Piece
 from chattts_server.engine.vocabulary import bert_entries
 from chattts_server.engine.wire import EnginePort
 
 WIDTH = 8
 ENTRIES = bert_entries()
-POISON, INVALID, DIE, HANG = (ENTRIES.index(character) for character in "毒坏亡停")
+POISON, INVALID, DIE, HANG, LOST, FULL, NAN, EMPTY = (ENTRIES.index(character) for character in "毒坏亡停失满乱空")
+NAN_STEP = 30
 
 
 class HummingModel:
-    """Steps that only take time; a row's sound is a hum, whatever its text."""
+    """Steps that only take time; a row's sound is a hum of its seed, whatever its text."""
 
     def __init__(self, slots: int, seconds_per_step: float, log: Callable[[str], None]) -> None:
         self.slots = slots
@@ -44,6 +47,8 @@ class HummingModel:
         self._log = log
         self._rows: dict[int, Submit] = {}
         self._steps: dict[int, int] = {}
+        self._seeds: dict[int, int] = {}
+        self._empty: dict[int, int] = {}
         self._stepped: frozenset[int] = frozenset()
 
     def problem(self, row: Submit) -> str | None:
@@ -53,7 +58,8 @@ class HummingModel:
         self._log(f"join {row.id}")
         if DIE in row.token_ids:
             os._exit(1)
-        self._rows[slot], self._steps[slot] = row, 0
+        self._rows[slot], self._steps[slot], self._seeds[slot] = row, 0, seed
+        self._empty[slot] = row.token_ids.count(EMPTY)
         return 1
 
     def prefill(self, slot: int) -> None:
@@ -65,6 +71,10 @@ class HummingModel:
             raise RuntimeError("poison")
         if HANG in ids:
             time.sleep(3600)
+        if LOST in ids:
+            raise DeviceLost("unspecified launch failure")
+        if FULL in ids and len(slots) > 1:
+            raise RuntimeError("CUDA out of memory")
         for slot in self._stepped - set(slots):
             if self._steps[slot] < self._rows[slot].limits.max_steps:
                 self._log(f"stopped after {self._steps[slot]}")
@@ -72,11 +82,24 @@ class HummingModel:
         time.sleep(self._seconds_per_step)
         for slot in slots:
             self._steps[slot] += 1
-        return ["made"] * len(slots)
+        return [self._outcome(slot) for slot in slots]
+
+    def _outcome(self, slot: int) -> Outcome:
+        if self._steps[slot] == 1 and self._empty[slot]:
+            return "end"
+        return "broken" if self._steps[slot] == NAN_STEP and NAN in self._rows[slot].token_ids else "made"
+
+    def retry(self, slot: int, seed: int) -> None:
+        self._log(f"retry {self._rows[slot].id}")
+        self._steps[slot], self._seeds[slot] = 0, seed
+        self._empty[slot] -= 1
+
+    def tokens(self, slot: int, steps: int) -> list[int]:
+        return [self._seeds[slot] % 1000 + step for step in range(steps)]
 
     def vocode(self, pieces: Sequence[Piece]) -> list[np.ndarray]:
         """Nothing is kept back: a hum needs no look-ahead."""
-        return [_hum(piece.first_step, piece.end_step) for piece in pieces]
+        return [_hum(piece.first_step, piece.end_step, self._seeds[piece.slot]) for piece in pieces]
 
     def rewind(self, slot: int) -> None:
         pass
@@ -88,9 +111,9 @@ class HummingModel:
         return {"device_allocated": 1}
 
 
-def _hum(first_step: int, end_step: int) -> np.ndarray:
+def _hum(first_step: int, end_step: int, seed: int) -> np.ndarray:
     first = samples_of(first_step) if first_step else 0
-    return (0.3 * np.sin(np.arange(first, samples_of(end_step)) * 0.05)).astype(np.float32)
+    return (0.3 * np.sin(np.arange(first, samples_of(end_step)) * (0.05 + seed % 997 / 1e5))).astype(np.float32)
 
 
 def main() -> None:
@@ -127,6 +150,8 @@ def main() -> None:
         log("drained")
     except (EOFError, ConnectionError):
         pass
+    except DeviceLost as error:
+        abandon(error)  # as process.main does
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ async def test_a_failure_before_the_first_byte_is_typed(serve):
         invalid = await speech(running, "坏")
         assert (invalid.status_code, code_of(invalid)) == (422, "unspeakable")
         dead = await speech(running, "亡")
-        assert (dead.status_code, code_of(dead)) == (500, "engine_failed")
+        assert (dead.status_code, code_of(dead)) == (503, "engine_lost")
         missing = await speech(running, "好")
         assert (missing.status_code, code_of(missing)) == (503, "not_ready")
         assert (await running.client.get("/readyz")).status_code == 503

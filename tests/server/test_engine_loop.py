@@ -1,6 +1,8 @@
 """The engine's loop in this process, over a model that hums: what happens to a row, and what does not to its mates."""
 
+import itertools
 from collections import defaultdict
+from threading import Event
 
 import numpy as np
 import pytest
@@ -11,9 +13,13 @@ from chattts_server.engine.nouns import (
     Chunk,
     Credit,
     Drain,
+    EncodedVoice,
+    EncodeVoice,
     Fail,
     Finish,
+    Heartbeat,
     Limits,
+    Refined,
     Sampling,
     StepReport,
     Submit,
@@ -21,7 +27,6 @@ from chattts_server.engine.nouns import (
     samples_of,
 )
 from chattts_server.engine.process import Engine
-from chattts_server.engine.speech_model import DeviceLost
 from tests.server.fake_engine import POISON, HummingModel
 
 STEPS = 60
@@ -56,8 +61,8 @@ class Port:
         return {message.id: message for message in self.sent if isinstance(message, kind)}
 
 
-def submit(number, steps=STEPS, credit=UNLIMITED_CREDIT, tokens=(1,), deadline=None):
-    return Submit(number, list(tokens), Voice(), Sampling(seed=number), Limits(steps), deadline, credit)
+def submit(number, steps=STEPS, credit=UNLIMITED_CREDIT, tokens=(1,), deadline=None, stage="code"):
+    return Submit(number, list(tokens), Voice(), Sampling(seed=number), Limits(steps), deadline, credit, stage)
 
 
 def run(script, model=None, slots=4):
@@ -98,78 +103,9 @@ def test_a_cancelled_row_is_gone_at_the_next_turn_and_its_mate_is_unchanged():
     assert 1 not in {**port.of(Finish), **port.of(Fail)}
 
 
-class FailsOnce(HummingModel):
-    """Out of memory as long as more than two rows step together, for some steps."""
-
-    failures = 0
-
-    def step(self, slots):
-        if len(slots) > 2 and 10 <= self._steps[slots[0]] < 15:
-            self.failures += 1
-            raise RuntimeError("CUDA out of memory")
-        return super().step(slots)
-
-
-def test_a_step_without_memory_is_split_and_nobody_is_lost():
-    model = FailsOnce(4, 0.0, lambda _: None)
-    port = run({1: [submit(n) for n in range(4)]}, model)
-    assert model.failures == 5
-    assert whole(port) == dict.fromkeys(range(4), samples_of(STEPS))
-    assert not port.of(Fail)
-
-
 def test_a_poison_row_fails_alone():
     port = run({1: [submit(0), submit(1), submit(2, tokens=[POISON]), submit(3)]})
     assert {row: fail.kind for row, fail in port.of(Fail).items()} == {2: "engine"}
-    assert whole(port) == dict.fromkeys((0, 1, 3), samples_of(STEPS))
-
-
-class Mute(HummingModel):
-    """The vocoder fails for several rows together, once; and always for one of them."""
-
-    bad = -1
-    rewound = 0
-
-    def vocode(self, pieces):
-        if len(pieces) > 1 and pieces[0].end_step > 100:
-            raise RuntimeError("CUDA out of memory")
-        if any(piece.slot == self.bad and piece.end_step > 100 for piece in pieces):
-            raise FloatingPointError("values that are not finite")
-        return super().vocode(pieces)
-
-    def rewind(self, slot):
-        self.rewound += 1
-
-
-def test_a_failed_vocoder_pass_is_made_again_row_by_row_without_a_gap_or_an_echo():
-    expected = run({1: [submit(n, 300) for n in range(3)]}).sound()
-    model = Mute(4, 0.0, lambda _: None)
-    port = run({1: [submit(n, 300) for n in range(3)]}, model)
-    assert model.rewound >= 3
-    assert all(np.array_equal(port.sound()[row], expected[row]) for row in range(3))
-
-
-def test_a_row_whose_sound_cannot_be_made_fails_alone():
-    model = Mute(4, 0.0, lambda _: None)
-    model.bad = 1
-    port = run({1: [submit(n, 300) for n in range(3)]}, model)
-    assert {row: fail.kind for row, fail in port.of(Fail).items()} == {1: "engine"}
-    assert sorted(port.of(Finish)) == [0, 2]
-
-
-def test_a_row_of_values_that_are_not_finite_fails_alone():
-    class Broken(HummingModel):
-        def step(self, slots):
-            outcomes = super().step(slots)
-            return [
-                "broken" if slot == 2 and self._steps[slot] == 30 else one
-                for slot, one in zip(slots, outcomes, strict=True)
-            ]
-
-    port = run({1: [submit(n) for n in range(4)]}, Broken(4, 0.0, lambda _: None))
-    assert {row: (fail.kind, fail.message) for row, fail in port.of(Fail).items()} == {
-        2: ("engine", "values that are not finite")
-    }
     assert whole(port) == dict.fromkeys((0, 1, 3), samples_of(STEPS))
 
 
@@ -180,15 +116,6 @@ def test_a_slow_reader_keeps_neither_a_slot_nor_its_mates():
     finished = [message.id for message in port.sent if isinstance(message, Finish)]
     assert finished[0] == 3
     assert whole(port) == dict.fromkeys(range(4), samples_of(100))
-
-
-def test_a_lost_device_ends_the_process_at_once():
-    class Lost(HummingModel):
-        def step(self, slots):
-            raise DeviceLost("unspecified launch failure")
-
-    with pytest.raises(DeviceLost):
-        run({1: [submit(0)]}, Lost(1, 0.0, lambda _: None))
 
 
 def test_reports_count_what_was_decoded():
@@ -211,6 +138,65 @@ def test_a_row_without_credit_expires_and_one_that_is_finished_and_unsent_does_n
     Engine(port, model, clock=clock).run()
     assert {row: fail.kind for row, fail in port.of(Fail).items()} == {0: "deadline"}
     assert whole(port) == {1: samples_of(STEPS)}
+
+
+def test_text_is_refined_beside_speech_in_the_same_steps():
+    alone = run({1: [submit(1)]})
+    mixed = run({1: [submit(1), submit(2, steps=40, stage="text")]})
+    assert len(mixed.of(Refined)[2].token_ids) == 40
+    assert 2 not in mixed.sound()
+    assert 2 not in mixed.of(Finish)
+    assert np.array_equal(mixed.sound()[1], alone.sound()[1])
+    assert len(mixed.of(Finish)) == 1
+
+
+def test_refined_text_is_cancelled_expires_and_fails_like_speech():
+    port = run({1: [submit(1, stage="text"), submit(2, tokens=(POISON,), stage="text")], 5: [Cancel(1)]})
+    assert port.of(Refined) == {}
+    assert port.of(Fail)[2].kind == "engine"
+    assert run({1: [submit(1, deadline=0.0, stage="text")]}).of(Fail)[1].kind == "deadline"
+
+
+def test_a_voice_does_not_wait_for_ever_for_a_loop_that_is_never_idle_nor_stop_it():
+    now = [0.0]
+    taken = []
+
+    class Timed(HummingModel):
+        def encode_voice(self, pcm):
+            taken.append(now[0])
+            return super().encode_voice(pcm)
+
+        def step(self, slots):
+            now[0] += 0.02
+            return super().step(slots)
+
+    voices = [EncodeVoice(10 + n, b"\0" * 40) for n in range(3)]
+    port = Port({1: [submit(0, 600)], 50: voices})
+    Engine(port, Timed(2, 0.0, lambda _: None), clock=lambda: now[0]).run()
+    order = [message.id for message in port.sent if isinstance(message, EncodedVoice | Finish)]
+    assert order == [10, 11, 12, 0]
+    assert np.allclose(np.diff([0.96, *taken]), 1.0, atol=0.1)  # a second of steps between two voices
+    idle = run({1: voices})
+    assert [message.id for message in idle.sent if isinstance(message, EncodedVoice)] == [10, 11, 12]
+
+
+def test_the_heart_beats_while_the_first_voice_is_prepared():
+    imported = Event()
+    port = Port({1: [EncodeVoice(1, b"\0" * 40), submit(0, 600)], 400: []})
+    receive = port.receive
+
+    def counted(wait_seconds):
+        if port.turn == 300:
+            imported.set()
+        return receive(wait_seconds)
+
+    port.receive = counted
+    now = itertools.count(0.0, 0.1)
+    model = HummingModel(2, 0.0, lambda _: None)
+    Engine(port, model, clock=lambda: next(now), prepare_voices=lambda: imported.wait(10)).run()
+    kinds = [type(message) for message in port.sent]
+    assert kinds[: kinds.index(EncodedVoice)].count(Heartbeat) > 50
+    assert kinds.index(EncodedVoice) < kinds.index(Finish)
 
 
 def test_a_finished_row_that_nobody_reads_can_be_cancelled():

@@ -94,10 +94,10 @@ def resident_bytes():
 def live(tiny, seconds):
     """Bytes by which the resident memory of the last third is over that of the first, the warm-up left out."""
     model = slots_of(tiny, slots=8, threads=1)  # the other core is for the tests beside it
-    places = [tensor.data_ptr() for tensor in (model._gpt._keys, model._gpt._values, model._state.hiddens)]
+    places = [tensor.data_ptr() for tensor in (model.gpt._cache, model._state.hiddens)]
     crowd = Crowd(seconds)
     Engine(crowd, model).run()
-    assert places == [tensor.data_ptr() for tensor in (model._gpt._keys, model._gpt._values, model._state.hiddens)]
+    assert places == [tensor.data_ptr() for tensor in (model.gpt._cache, model._state.hiddens)]
     assert min(crowd.ended.values()) > 10, crowd.ended
     assert len(crowd.resident) > 10
     third = len(crowd.resident) // 3

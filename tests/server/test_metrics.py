@@ -17,6 +17,7 @@ NAMES = [
     "chattts_queued_audio_seconds",
     "chattts_audio_seconds_total",
     "chattts_requests_rejected_total",
+    "chattts_rows_failed_total",
     "chattts_stream_underruns_total",
     "chattts_text_dropped_characters_total",
     "chattts_cold_start_seconds",

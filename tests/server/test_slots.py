@@ -16,13 +16,13 @@ GREEDY = Sampling(temperature=1e-6)
 WILD = Sampling(temperature=2.0, top_p=1.0, top_k=626)
 
 
-def slots_of(folder, slots=4, rows_end=False, threads=2, **more):
+def slots_of(folder, slots=4, rows_end=False, threads=2, precision="float32", **more):
     import torch
 
     from chattts_server.engine.slots import Slots
 
     torch.set_num_threads(threads)
-    return Slots(folder / "asset", slots, torch.device("cpu"), torch.float32, rows_end, **more)
+    return Slots(folder / "asset", slots, torch.device("cpu"), precision, rows_end, **more)
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def model(tiny):
     return slots_of(tiny)
 
 
-def row(token_ids, steps, sampling=GREEDY, embedding=b"", codes=b""):
-    return Submit(1, token_ids, Voice(embedding, codes), sampling, Limits(steps), None, 0)
+def row(token_ids, steps, sampling=GREEDY, embedding=b"", codes=b"", stage="code"):
+    return Submit(1, token_ids, Voice(embedding, codes), sampling, Limits(steps), None, 0, stage)
 
 
 def speak(model, rows, seeds=None):
@@ -87,6 +87,22 @@ def _without_speaker(chat, text):
     return chat.tokenizer.encode(decorated, 4)[0][0, :, 0].tolist()
 
 
+def test_refined_text_is_that_of_chattts(chat, model):
+    """The text stage, beside a row of codes in the same batch; and again as one row with ChatTTS's noise."""
+    import ChatTTS
+
+    params = ChatTTS.Chat.RefineTextParams(
+        prompt="[oral_2][laugh_0][break_4]", temperature=1e-6, max_new_token=40, show_tqdm=False, ensure_non_empty=False
+    )
+    theirs = chat._refine_text(list(TEXTS), chat.device, params).ids
+    decorated = chat.speaker.decorate_text_prompts(list(TEXTS), params.prompt)
+    ids = [chat.tokenizer.encode([text], 4)[0][0, :, 0].tolist() for text in decorated]
+    rows = [row(one, 40, Sampling(1e-6, repetition_penalty=1.0), stage="text") for one in ids[:3]]
+    ours = speak(model, [*rows, row(ids[3], 40)])
+    for one, (tokens, _) in zip(theirs[:3], ours, strict=False):
+        assert one.tolist() == tokens[:, 0].tolist()
+
+
 def test_an_audio_prompt_is_continued_as_by_chattts(chat, model, prompt):
     reference = chat.sample_audio_speaker(np.random.default_rng(1).normal(0, 0.1, 24000).astype(np.float32))
     codes = chat.speaker.decode_prompt(reference).numpy().astype("<u2")
@@ -138,29 +154,54 @@ def test_limits_are_per_row(model, prompt):
     assert [(len(codes), len(pcm)) for codes, pcm in made] == [(n, samples_of(n)) for n in (60, 40, 1)]
 
 
-def test_row_counts_are_those_with_equal_bits():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_row_counts_are_those_with_equal_bits(precision):
     """Found again by hand, for a product like those of the model; and a row's place does not matter either."""
     import torch
 
-    from chattts_server.engine.products import CANDIDATES, equal_row_counts, padded_count, product
+    from chattts_server.engine.products import CANDIDATES, equal_row_counts, multiplied, product
 
     generator = torch.Generator().manual_seed(2)
-    weight = torch.randn(192, 64, generator=generator)
-    made = product(weight, 16)
-    counts = equal_row_counts([(made, weight[0])], 13)
-    assert counts[-1] == 16
-    rows = torch.randn(16, 64, generator=generator)
-    for count in CANDIDATES[: CANDIDATES.index(16)]:
-        same = torch.equal(made(rows[:count]), made(rows)[:count])
-        assert same or count not in counts
-    assert torch.equal(made(rows.roll(3, 0)), made(rows).roll(3, 0))
-    assert padded_count(1, counts) == counts[0]
-    assert padded_count(13, counts) == 16
+    made = product(torch.randn(192, 64, generator=generator), 16, precision)
+    equal = equal_row_counts([made], 13, torch.device("cpu"))
+    rows = torch.randn(48, 64, generator=generator)
+    expected = multiplied(made, rows, equal.counts[-1]) if 48 % equal.counts[-1] == 0 else None
+    for count in equal.counts:
+        whole = 48 - 48 % count
+        again = multiplied(made, rows[:whole], count)
+        assert expected is None or torch.equal(again, expected[:whole])
+        assert torch.equal(multiplied(made, rows[:whole].roll(3, 0), count).roll(-3, 0), again)
+    others = [count for count in CANDIDATES if count <= 16 and count not in equal.counts]
+    assert len(equal.counts) >= len(others) or not others
+
+
+def test_blocks_are_few_and_small():
+    from chattts_server.engine.products import RowCounts
+
+    counts = RowCounts((2, 4, 6, 8, 12))
+    assert [counts.blocks(rows) for rows in (1, 2, 3, 7, 12, 13, 16, 24, 25)] == [
+        (1, 2), (1, 2), (1, 4), (1, 8), (1, 12), (2, 8), (2, 8), (2, 12), (3, 12),
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
+def every_model(tiny, request):
+    """The first two on any CPU with AVX512 or, slowly, without; int8 where there is VNNI."""
+    import torch
+
+    from chattts_server.engine.checkpoint import CannotServe
+    from chattts_server.engine.precision import chosen_precision
+
+    try:
+        chosen_precision(request.param, torch.device("cpu"))
+    except CannotServe as error:
+        pytest.skip(str(error))
+    return slots_of(tiny, slots=6, precision=request.param)
 
 
 @pytest.fixture(scope="module")
-def alone(model, prompt):
-    """Twelve different rows, each spoken alone."""
+def alone(every_model, prompt):
+    """Twelve different rows, two of them of the text stage, each spoken alone."""
     chooser = random.Random(5)
     rows = [
         row(
@@ -171,15 +212,16 @@ def alone(model, prompt):
                 chooser.choice([1.0, 1.05, 1.3]),
             ),
             np.random.default_rng(number).normal(size=64).astype("<f4").tobytes() if number % 2 else b"",
+            stage="text" if number in (4, 9) else "code",
         )
         for number in range(12)
     ]  # fmt: skip
-    return rows, [speak(model, [one], [number])[0][0] for number, one in enumerate(rows)]
+    return rows, [speak(every_model, [one], [number])[0][0] for number, one in enumerate(rows)]
 
 
-def test_company_changes_no_code_of_a_row(model, alone):
+def test_company_changes_no_code_of_a_row(every_model, alone):
     """200 random mixes: rows join at any step into any slot, leave at their end, some are cancelled on the way."""
-    rows, expected = alone
+    model, (rows, expected) = every_model, alone
     chooser = random.Random(9)
     finished = cancelled = 0
     running = {}  # slot -> [row number, steps, prefills left, step at which it is cancelled]
@@ -212,9 +254,9 @@ def test_company_changes_no_code_of_a_row(model, alone):
     assert cancelled > 20
 
 
-def test_the_check_above_would_notice(model, alone):
+def test_the_check_above_would_notice(every_model, alone):
     """Another seed, and one code of the history that is another, are both seen."""
-    rows, expected = alone
+    model, (rows, expected) = every_model, alone
     number = next(n for n, one in enumerate(rows) if one.sampling.temperature > 1 and one.limits.max_steps > 10)
     other, _ = speak(model, [rows[number]], [number + 100])[0]
     assert not (other == expected[number]).all()
@@ -288,9 +330,9 @@ def test_a_lost_device_is_said_to_be_lost_whoever_finds_it_out(model, prompt, mo
     one = row(prompt("好"), 5)
     for _ in range(model.join(0, one, 0)):
         model.prefill(0)
-    monkeypatch.setattr(model._gpt, "embed_text", lost)
-    monkeypatch.setattr(model._gpt, "prefill", lost)
-    monkeypatch.setattr(model._gpt, "decode", lost)
+    monkeypatch.setattr(model.gpt, "embed_text", lost)
+    monkeypatch.setattr(model.gpt, "prefill", lost)
+    monkeypatch.setattr(model.gpt, "decode", lost)
     monkeypatch.setattr(model._vocoder, "push", lost)
     arguments = {"join": (0, one, 0), "prefill": (0,), "step": ([0],), "vocode": ([Piece(0, 0, 1, True)],)}
     with pytest.raises(DeviceLost):
@@ -370,5 +412,5 @@ def test_a_slot_takes_what_is_said(tiny, model):
 
     from chattts_server.engine.slots import row_bytes
 
-    parts = (model._gpt._keys, model._gpt._values, model._state.hiddens)
-    assert row_bytes(tiny / "asset", torch.float32) == sum(part.nbytes for part in parts) / model.slots
+    parts = (model.gpt._cache, model._state.hiddens)
+    assert row_bytes(tiny / "asset", "float32", torch.device("cpu")) == sum(part.nbytes for part in parts) / model.slots

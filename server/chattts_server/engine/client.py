@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from chattts_server.engine import wire
 from chattts_server.engine.nouns import (
     PROTOCOL,
+    UNLIMITED_CREDIT,
     Cancel,
     Chunk,
     Drain,
@@ -34,6 +36,7 @@ from chattts_server.engine.nouns import (
     Hello,
     Limits,
     Phase,
+    Refined,
     Sampling,
     StepReport,
     Submit,
@@ -47,6 +50,7 @@ from chattts_server.errors import DeadlinePassed, EngineFailure, InvalidRequest,
 EXIT_CONFIG = 78
 MAX_RESTARTS, RESTART_WINDOW_SECONDS = 3, 600.0
 RESTART_PAUSE_SECONDS = 1.0  # when the system refuses to start a process
+LAST_WORDS_SECONDS = 5.0
 START_SECONDS = 1800.0  # a network file system may need minutes for a gigabyte
 log = logging.getLogger(__name__)
 
@@ -72,7 +76,7 @@ class EngineClient:
     def __init__(
         self,
         command: EngineCommand,
-        on_report: Callable[[StepReport | Phase], None] = lambda _: None,
+        on_report: Callable[[StepReport | Phase | Fail], None] = lambda _: None,
         on_hello: Callable[[Hello], None] = lambda _: None,
         on_fatal: Callable[[int], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
@@ -86,7 +90,7 @@ class EngineClient:
         self.clock = clock
         self._ids = itertools.count(1)
         self._rows: dict[int, RowStream] = {}
-        self._voices: dict[int, asyncio.Future[bytes]] = {}
+        self._answers: dict[int, asyncio.Future[Any]] = {}  # to what is not a row of speech
         self._writer: asyncio.StreamWriter | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._last_message = 0.0
@@ -146,15 +150,37 @@ class EngineClient:
 
     async def encode_voice(self, pcm: bytes) -> bytes:
         """Reference audio (float32, 24 kHz) -> audio codes (uint16, 4 x n)."""
+        answer: bytes = await self._ask(EncodeVoice(next(self._ids), pcm))
+        return answer
+
+    async def refine(
+        self, token_ids: list[int], sampling: Sampling, limits: Limits, deadline: float | None
+    ) -> list[int]:
+        """The text stage: a prompt `[Sbreak]TEXT[Pbreak]MARKS` -> token ids. Raises as `submit` and its rows do."""
+        row = Submit(next(self._ids), token_ids, Voice(), sampling, limits, deadline, UNLIMITED_CREDIT, stage="text")
+        answer: list[int] = await self._ask(row)
+        return answer
+
+    async def _ask(self, request: EncodeVoice | Submit) -> Any:
         self._require_engine()
-        request = EncodeVoice(next(self._ids), pcm)
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._voices[request.id] = answer
+        self._answers[request.id] = asyncio.get_running_loop().create_future()
         self.send(request)
         try:
-            return await answer
+            return await self._answers[request.id]
+        except asyncio.CancelledError:
+            self.send(Cancel(request.id))
+            raise
         finally:
-            self._voices.pop(request.id, None)
+            self._answers.pop(request.id, None)
+
+    def _answer(self, request_id: int, result: bytes | list[int] | ServerError) -> None:
+        answer = self._answers.get(request_id)
+        if answer is None or answer.done():
+            return
+        if isinstance(result, ServerError):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
 
     def _forget(self, row_id: int) -> None:
         if self._rows.pop(row_id, None) is not None:
@@ -214,9 +240,12 @@ class EngineClient:
             watchdog = asyncio.create_task(self._watch(process))
             try:
                 await asyncio.wait({ended, conversation}, return_when=asyncio.FIRST_COMPLETED)
-                if conversation.done() and not ended.done():  # the socket ended first; the process follows it
+                if not ended.done():
                     self._disconnected()
-                    await asyncio.wait({ended}, timeout=5.0)
+                elif self._writer is None:
+                    conversation.cancel()  # it never began
+                # The process follows its socket; or what it said before its end is still to be read.
+                await asyncio.wait({ended, conversation}, timeout=LAST_WORDS_SECONDS)
             finally:
                 for task in (watchdog, conversation):
                     task.cancel()
@@ -251,6 +280,8 @@ class EngineClient:
                     self._take(message)
         except (wire.WireError, ConnectionError) as error:
             log.error("the engine's messages end: %s", error)
+        except Exception:  # a bug on this side: what the engine and its rows are now is not known
+            log.exception("a message of the engine could not be taken")
 
     async def _watch(self, process: asyncio.subprocess.Process) -> None:
         while True:
@@ -274,8 +305,9 @@ class EngineClient:
             case Fail(id=row_id):
                 self._fail(row_id, message)
             case EncodedVoice(id=voice_id, codes=codes):
-                if (answer := self._voices.get(voice_id)) is not None and not answer.done():
-                    answer.set_result(codes)
+                self._answer(voice_id, codes)
+            case Refined(id=row_id, token_ids=token_ids):
+                self._answer(row_id, token_ids)
             case StepReport() | Phase():
                 self._on_report(message)
             case Hello():
@@ -296,10 +328,10 @@ class EngineClient:
         error = _ERRORS[fail.kind]()
         if fail.kind != "deadline":
             log.error("row failed", extra={"row": row_id, "kind": fail.kind, "reason": fail.message})
+            self._on_report(fail)
         if (row := self._rows.pop(row_id, None)) is not None:
             row.deliver(error)
-        if (answer := self._voices.get(row_id)) is not None and not answer.done():
-            answer.set_exception(error)
+        self._answer(row_id, error)
 
     def _disconnected(self) -> None:
         self.hello = None
@@ -308,17 +340,20 @@ class EngineClient:
             self._writer.close()
             self._writer = None
         for row in self._rows.values():
-            row.deliver(_ERRORS["engine"]())
+            row.deliver(_ERRORS["lost"]())
         self._rows.clear()
-        for answer in self._voices.values():
-            if not answer.done():
-                answer.set_exception(_ERRORS["engine"]())
+        for request_id in self._answers:
+            self._answer(request_id, _ERRORS["lost"]())
 
 
 _ERRORS: dict[str, Callable[[], ServerError]] = {
     "deadline": lambda: DeadlinePassed("the deadline passed before there was audio", code="deadline_exceeded"),
     "invalid": lambda: InvalidRequest("this text or voice cannot be spoken", code="unspeakable"),
     "engine": lambda: EngineFailure("the speech engine failed", code="engine_failed"),
+    "nan": lambda: EngineFailure("the speech engine failed", code="engine_failed"),
+    "empty": lambda: EngineFailure("the speech engine made no audio", code="no_audio"),
+    # For all rows of an engine that has ended: with the next one, or on another server, they can be spoken.
+    "lost": lambda: NotReady("the speech engine has ended and is started again", code="engine_lost", retry_after=2),
 }
 
 

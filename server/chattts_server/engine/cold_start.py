@@ -24,6 +24,7 @@ from chattts_server.engine.nouns import (
     Voice,
     steps_for,
 )
+from chattts_server.engine.precision import Precision, chosen_precision
 from chattts_server.engine.refusal import MAX_STEPS, MAX_TOKENS
 from chattts_server.engine.sizes import speaker_statistics
 from chattts_server.engine.slots import Slots, row_bytes
@@ -57,11 +58,12 @@ def run(
 
     torch.set_num_threads(cpu_threads())
     device = chosen_device(options.device)
-    _check_dtype(options.dtype)
+    precision = chosen_precision(options.dtype, device)
     done("import")
     try:
-        rows = options.rows or fitting_rows(checkpoint.folder / "asset", device)
-        model = Slots(checkpoint.folder / "asset", rows, device, torch.float32, checkpoint.rows_end)
+        assets = checkpoint.folder / "asset"
+        most = options.rows or fitting_rows(assets, precision, device)
+        model = Slots(assets, options.rows, device, precision, checkpoint.rows_end, most=most)
     except Exception:
         verification.wait()  # a file that is not what it should be is the better explanation
         raise
@@ -73,8 +75,8 @@ def run(
     done("warm_up")
     std, mean = speaker_statistics(checkpoint.sizes)
     return model, Hello(
-        protocol=PROTOCOL, rows=rows, max_steps=MAX_STEPS, max_tokens=MAX_TOKENS, sample_rate=SAMPLE_RATE,
-        device=str(device), dtype="float32", digests=checkpoint.origin, rows_end=checkpoint.rows_end,
+        protocol=PROTOCOL, rows=model.slots, max_steps=MAX_STEPS, max_tokens=MAX_TOKENS, sample_rate=SAMPLE_RATE,
+        device=str(device), dtype=precision, digests=checkpoint.origin, rows_end=checkpoint.rows_end,
         throughput=throughput, speaker_std=std.astype("<f4").tobytes(), speaker_mean=mean.astype("<f4").tobytes(),
     )  # fmt: skip
 
@@ -89,17 +91,12 @@ def chosen_device(asked: str) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def _check_dtype(asked: str) -> None:
-    if asked not in ("auto", "float32"):
-        raise CannotServe(f"CHATTTS_DTYPE={asked}: this engine computes in float32 (auto or float32) only")
-
-
-def fitting_rows(assets: Path, device: torch.device) -> int:
+def fitting_rows(assets: Path, precision: Precision, device: torch.device) -> int:
     """As many as usual, or as there is memory for."""
     usual = ROWS_ON_CPU if device.type == "cpu" else ROWS_ON_GPU
     free = free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     weights = file_bytes(assets) * WEIGHT_COPIES
-    fitting = int((free * MEMORY_SHARE - weights) / row_bytes(assets, torch.float32))
+    fitting = int((free * MEMORY_SHARE - weights) / row_bytes(assets, precision, device))
     if fitting < 1:
         raise CannotServe(f"{free / 2**30:.1f} GiB of memory are free: too little for the weights and one row")
     return min(usual, fitting)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,18 +16,20 @@ from chattts_server.engine import native
 from chattts_server.engine.checkpoint import Checkpoint, open_checkpoint, verify
 from chattts_server.engine.cold_start import chosen_device, fitting_rows, warm_up
 from chattts_server.engine.nouns import SAMPLE_RATE, Limits, Sampling, Submit, Voice, steps_for
+from chattts_server.engine.precision import chosen_precision
 from chattts_server.engine.slots import Slots, row_bytes
 from chattts_server.engine.speech_model import Piece
 from chattts_server.engine.threads import cpu_threads
 from chattts_server.text.tokens import PromptTokenizer
 
+DRIVER = Path("/proc/driver/nvidia/version")
 Say = Callable[[str], None]
 TEXTS = ("今天天气很好，我们去公园走走。", "好", "Hello, this is a test of speech.")
 COMPARED_STEPS = 64
 GREEDY = Sampling(temperature=1e-6)
 
 
-def examine(folder: Path, device_name: str, compare: bool, say: Say) -> bool:
+def examine(folder: Path, device_name: str, dtype: str, compare: bool, say: Say) -> bool:
     """True: speech can be served from `folder` on this device. Raises CannotServe with a line for people."""
     torch.set_num_threads(cpu_threads())
     say(f"software   Python {platform.python_version()}, torch {torch.__version__}")
@@ -35,10 +38,14 @@ def examine(folder: Path, device_name: str, compare: bool, say: Say) -> bool:
     checkpoint = open_checkpoint(folder)
     verify(checkpoint)
     say(f"weights    {folder}: all files have their {checkpoint.origin} digests")
-    rows = fitting_rows(folder / "asset", device)
-    slot = row_bytes(folder / "asset", torch.float32) / 2**20
+    assets = folder / "asset"
+    # Codes are equal to ChatTTS's in float32 only.
+    precision = chosen_precision("float32" if compare else dtype, device)
+    model = Slots(assets, None, device, precision, checkpoint.rows_end, most=fitting_rows(assets, precision, device))
+    slot = row_bytes(assets, precision, device) / 2**20
+    rows = model.slots
     say(f"memory     {slot:.0f} MiB a row; maxBatchSize left out means {rows} rows here, {rows * slot / 1024:.1f} GiB")
-    model = Slots(folder / "asset", rows, device, torch.float32, checkpoint.rows_end)
+    say(f"numbers    {precision}")
     throughput = warm_up(model)
     say(f"speed      {throughput:.2f} audio seconds per second with {rows} rows, steps at {model.row_counts} rows")
     spoken = _speak_a_second(model, checkpoint, say)
@@ -51,9 +58,16 @@ def _described(device: torch.device) -> str:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         name = torch.cuda.get_device_name(device)
-        return f"{name}, CUDA {torch.version.cuda}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+        return f"{name}, driver {_driver()}, CUDA {torch.version.cuda}, {memory}"
     capability = torch.backends.cpu.get_cpu_capability()
     return f"CPU ({capability}), {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+
+
+def _driver() -> str:
+    """The kernel module's own word, as torch knows only the API's version."""
+    found = re.search(r"Kernel Module\D*([\d.]+)", DRIVER.read_text()) if DRIVER.exists() else None
+    return found[1] if found else "unknown"
 
 
 def _speak_a_second(model: Slots, checkpoint: Checkpoint, say: Say) -> bool:

@@ -1,8 +1,8 @@
 """The language model: embeddings, layers over static KV slots, heads. Knows no sampling, no sockets and no time.
 
 R slots, M positions a slot, n rows or tokens of one pass, H hidden width, h attention heads of D = H / h.
-The KV memory is taken once; a slot that is given to another row is simply written over, and never read beyond what
-its row has written.
+The KV memory is taken once; a slot that is given to another row is simply written over, and what its row has not
+written is masked. Only the products are computed in the chosen precision: sums, norms and rotations are float32.
 """
 
 from __future__ import annotations
@@ -10,83 +10,86 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention, silu
+from torch.nn.functional import pad, rms_norm, silu
 
+from chattts_server.engine.attention import attend, runs
 from chattts_server.engine.nouns import CODEBOOKS
-from chattts_server.engine.products import Product, equal_row_counts, padded_count, product
+from chattts_server.engine.precision import Precision, state_dtype
+from chattts_server.engine.products import Product, equal_row_counts, multiplied, product
 from chattts_server.engine.weights import GptWeights, LayerWeights
 
-Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # layer, q, k, v -> [n, h, D]
+Attend = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]  # layer, q [n, h, D], kv [n, h, 2, D] -> [n, h, D]
+PREFILL_BLOCK = 16  # tokens; a kernel is made for each length, so there are to be few
 
 
 class Gpt:
-    def __init__(self, weights: GptWeights, slots: int, positions: int, dtype: torch.dtype) -> None:
+    def __init__(self, weights: GptWeights, most: int, positions: int, precision: Precision) -> None:
+        """`most`: how many rows may come together; kernels are prepared for about so many."""
         self._text, self._codes, self._norm_last = weights.text, weights.codes, weights.norm
         self._epsilon = weights.epsilon
-        self._dtype = dtype
         self._heads = weights.attention_heads
-        depth = weights.width // self._heads
-        device = weights.norm.device
-        self._keys, self._values = torch.zeros(
-            2, len(weights.layers), slots, self._heads, positions, depth, dtype=dtype, device=device
-        )
-        self._cos, self._sin = _rotations(positions, depth, weights.rope_theta, device, dtype)
-        self._layers = [_Layer(layer, slots) for layer in weights.layers]
-        self._head = product(weights.heads, slots)
-        first, given = self._layers[0], weights.layers[0]
-        self.row_counts = equal_row_counts(
-            [
-                (first.qkv, given.qkv[0]),
-                (first.out, given.out[0]),
-                (first.gate_up, given.gate_up[0]),
-                (first.down, given.down[0]),
-                (self._head, weights.heads[0]),
-            ],
-            slots,
-        )
+        self._positions = positions
+        self._depth = weights.width // self._heads
+        self._device = weights.norm.device
+        self._dtype = state_dtype(precision, self._device)
+        self._cos, self._sin = _rotations(positions, self._depth, weights.rope_theta, self._device)
+        self.layers = [_Layer(layer, most, precision) for layer in weights.layers]
+        self.code_head = product(weights.code_heads, most, "float32")
+        self._text_head = product(weights.text_head, most, "float32")
+        products = [*self.layers[0].products, self.code_head, self._text_head]
+        self.row_counts = equal_row_counts(products, most, self._device)
+        self._cache = torch.empty(0)
 
-    def prefill(self, slot: int, start: int, embeddings: torch.Tensor) -> None:
-        """Keys and values of prompt positions start .. start + n. embeddings [n, H], one row's own chunk."""
-        end = start + len(embeddings)
+    def allocate(self, slots: int) -> None:
+        """The memory of keys and values, once."""
+        shape = (len(self.layers), slots, self._heads, 2, self._positions, self._depth)
+        self._cache = torch.zeros(shape, dtype=self._dtype, device=self._device)
+
+    def clear(self, slot: int) -> None:
+        """What is masked still is multiplied by zero: values that are not finite must not stay."""
+        self._cache[:, slot] = 0.0
+
+    def prefill(self, slot: int, start: int, embeddings: torch.Tensor) -> torch.Tensor:
+        """Keys and values of prompt positions start .. start + n of one row: embeddings [n, H] -> its hidden [n, H]."""
+        count, end = len(embeddings), start + len(embeddings)
         # Each token sees all earlier positions of its own row, and itself.
-        seen = torch.ones(len(embeddings), end, dtype=torch.bool, device=embeddings.device).tril(start)
+        seen = torch.ones(count, end, dtype=torch.bool, device=embeddings.device).tril(start)
 
-        def attend(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-            keys, values = self._keys[layer, slot], self._values[layer, slot]  # [h, M, D]
-            keys[:, start:end], values[:, start:end] = key.transpose(0, 1), value.transpose(0, 1)
-            mixed = scaled_dot_product_attention(
-                query.transpose(0, 1)[None], keys[None, :, :end], values[None, :, :end], attn_mask=seen
-            )
-            return mixed[0].transpose(0, 1)
+        def attend_prompt(layer: int, query: torch.Tensor, key_value: torch.Tensor) -> torch.Tensor:
+            cache = self._cache[layer, slot]  # [h, 2, M, D]
+            cache[:, :, start:end] = key_value[:count].permute(1, 2, 0, 3)
+            keys, values = cache[:, :, :end].unbind(1)  # [h, T, D]
+            scores = query[:count].to(keys.dtype).transpose(0, 1) @ keys.transpose(-1, -2)  # [h, n, T]
+            weights = scores.masked_fill_(~seen, -torch.inf).softmax(-1)
+            return _extended((weights @ values).transpose(0, 1).to(query.dtype), len(query))
 
-        self._forward(embeddings.to(self._dtype), self._cos[start:end], self._sin[start:end], attend)
+        padded = _extended(embeddings, count + -count % PREFILL_BLOCK)
+        places = torch.arange(start, start + len(padded), device=embeddings.device).clamp_max(self._positions - 1)
+        return self._forward(padded, places, attend_prompt, len(padded))[:count]
 
-    def decode(
-        self, inputs: torch.Tensor, slots: Sequence[int], positions: Sequence[int]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One step of n rows at their own positions: inputs [n, H] -> (hidden [n, H], logits [n, 4, V]), float32."""
+    def decode(self, inputs: torch.Tensor, slots: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        """One step of n rows at their own positions, slots ascending: inputs [n, H] -> hidden [n, H], float32."""
         rows = len(slots)
-        count = padded_count(rows, self.row_counts)
-        places = torch.tensor([*positions, *[0] * (count - rows)], device=inputs.device)
-        own = torch.tensor(slots, device=inputs.device)
+        blocks, size = self.row_counts.blocks(rows)
+        places = torch.tensor([*positions, *[0] * (blocks * size - rows)], device=inputs.device)
+        own, at = torch.tensor(slots, device=inputs.device), places[:rows]
+        over = runs(slots, positions, self._positions, at)
 
-        def attend(layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-            keys, values = self._keys[layer], self._values[layer]  # [R, h, M, D]
-            keys[own, :, places[:rows]], values[own, :, places[:rows]] = key[:rows], value[:rows]
-            mixed = torch.zeros_like(query)
-            # Row by row over its own context: no padding to the longest, and no row can reach another's keys.
-            for row, (slot, position) in enumerate(zip(slots, positions, strict=True)):
-                context = slice(0, position + 1)
-                mixed[row] = scaled_dot_product_attention(
-                    query[row, None, :, None], keys[slot, None, :, context], values[slot, None, :, context]
-                )[0, :, 0]
-            return mixed
+        def attend_step(layer: int, query: torch.Tensor, key_value: torch.Tensor) -> torch.Tensor:
+            cache = self._cache[layer]  # [R, h, 2, M, D]
+            cache[own, :, :, at] = key_value[:rows].to(cache.dtype)
+            return _extended(attend(query[:rows], cache, over), len(query))
 
-        padded = torch.zeros(count, inputs.shape[1], dtype=self._dtype, device=inputs.device)
-        padded[:rows] = inputs
-        hidden = self._forward(padded, self._cos[places][:, None], self._sin[places][:, None], attend).float()
-        logits = self._head(hidden)
-        return hidden[:rows], logits[:rows].view(rows, CODEBOOKS, -1)
+        padded = _extended(inputs, blocks * size)
+        return self._forward(padded, places, attend_step, size)[:rows]
+
+    def code_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[n, H] -> [n, 4, V], float32"""
+        return self._logits(self.code_head, hidden).view(len(hidden), CODEBOOKS, -1)
+
+    def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[n, H] -> [n, 1, tokens], float32"""
+        return self._logits(self._text_head, hidden)[:, None]
 
     def embed_text(self, token_ids: torch.Tensor) -> torch.Tensor:
         """[n] -> [n, H]"""
@@ -99,46 +102,55 @@ class Gpt:
             total = total + self._codes[book][codes[:, book]]
         return total
 
-    def _forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, attend: Attend) -> torch.Tensor:
-        """x [n, H]; cos and sin [n, 1, D] or [n, D]."""
+    def _logits(self, head: Product, hidden: torch.Tensor) -> torch.Tensor:
+        blocks, size = self.row_counts.blocks(len(hidden))
+        return multiplied(head, _extended(hidden, blocks * size), size)[: len(hidden)]
+
+    def _forward(self, x: torch.Tensor, places: torch.Tensor, attend: Attend, size: int) -> torch.Tensor:
+        """x [n, H] at positions [n], `size` rows in a product -> [n, H]."""
         rows, width = x.shape
-        cos, sin = cos.view(rows, 1, 1, -1), sin.view(rows, 1, 1, -1)
-        for number, layer in enumerate(self._layers):
-            qkv = layer.qkv(self._norm(x, layer.norm_attention)).view(rows, 3, self._heads, -1)
-            query_key = _rotated(qkv[:, :2], cos, sin)
-            mixed = attend(number, query_key[:, 0], query_key[:, 1], qkv[:, 2])  # [n, h, D]
-            x = x + layer.out(mixed.reshape(rows, width))
-            gate, up = layer.gate_up(self._norm(x, layer.norm_mlp)).chunk(2, dim=-1)
-            x = x + layer.down(silu(gate) * up)
+        cos, sin = self._cos[places][:, :, None], self._sin[places][:, :, None]  # [n, 2, 1, D]
+        for number, layer in enumerate(self.layers):
+            qkv = multiplied(layer.qkv, self._norm(x, layer.norm_attention), size).view(rows, 3, self._heads, -1)
+            query_key = qkv[:, :2]
+            turned = query_key.roll(self._depth // 2, -1)
+            query_key.mul_(cos).addcmul_(turned, sin)
+            mixed = attend(number, qkv[:, 0], qkv[:, 1:].transpose(1, 2))
+            x = x + multiplied(layer.out, mixed.reshape(rows, width), size)
+            gate, up = multiplied(layer.gate_up, self._norm(x, layer.norm_mlp), size).chunk(2, dim=-1)
+            x = x + multiplied(layer.down, silu(gate) * up, size)
         return self._norm(x, self._norm_last)
 
     def _norm(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        """RMSNorm, its mean in float32."""
-        wide = x.float()
-        return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self._epsilon)).to(x.dtype)
+        return rms_norm(x, weight.shape, weight, self._epsilon)
 
 
 class _Layer:
     """One layer's products, ready to be called."""
 
-    def __init__(self, weights: LayerWeights, rows: int) -> None:
+    def __init__(self, weights: LayerWeights, rows: int, precision: Precision) -> None:
         self.norm_attention, self.norm_mlp = weights.norm_attention, weights.norm_mlp
-        self.qkv: Product = product(weights.qkv, rows)
-        self.out: Product = product(weights.out, rows)
-        self.gate_up: Product = product(weights.gate_up, rows)
-        self.down: Product = product(weights.down, rows)
+        self.qkv = product(weights.qkv, rows, precision)
+        self.out = product(weights.out, rows, precision)
+        self.gate_up = product(weights.gate_up, rows, precision)
+        self.down = product(weights.down, rows, precision)
+        self.products = (self.qkv, self.out, self.gate_up, self.down)
 
 
-def _rotations(
-    positions: int, depth: int, theta: float, device: torch.device, dtype: torch.dtype
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """RoPE's cosines and sines, [M, D] each; angles in float32 whatever the dtype: a position is an integer."""
+def _extended(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """With rows of zeros behind it."""
+    return x if len(x) == rows else pad(x, (*[0, 0] * (x.dim() - 1), 0, rows - len(x)))
+
+
+def _rotations(positions: int, depth: int, theta: float, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """RoPE's cosines and sines, [M, 2, D] each, of queries and of keys.
+
+    The scale of the scores is in the query's (a power of two for every released size: exact), and the sign of the
+    turned half in the sines.
+    """
     frequencies = theta ** -(torch.arange(0, depth, 2, device=device).float() / depth)
     angles = torch.arange(positions, device=device).float()[:, None] * frequencies
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def _rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-second, first], dim=-1) * sin
+    cos = torch.cat([angles.cos(), angles.cos()], dim=-1)
+    sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)
+    scale = depth**-0.5
+    return torch.stack([cos * scale, cos], dim=1), torch.stack([sin * scale, sin], dim=1)

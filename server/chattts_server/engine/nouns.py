@@ -1,7 +1,7 @@
 """The border between the HTTP process and the engine process: every message, and who fills each field. Data only.
 
     to the engine:    Submit, Credit, Cancel, EncodeVoice, Drain
-    from the engine:  Phase*, Hello, then Chunk, Finish, Fail, EncodedVoice, StepReport, Heartbeat
+    from the engine:  Phase*, Hello, then Chunk, Finish, Fail, Refined, EncodedVoice, StepReport, Heartbeat
 
 Times are time.monotonic(): CLOCK_MONOTONIC is one clock for all processes of a machine.
 PCM is float32 little-endian, mono, at Hello.sample_rate.
@@ -14,14 +14,19 @@ from typing import Literal
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL = 2
 STEPS_PER_SECOND = 46.875  # one step is 4 codes, 2 mel frames, 512 samples at 24 kHz
 SAMPLE_RATE = 24000
 CODEBOOKS = 4
 END_CODE = 625  # of the 626 in each codebook; it is not part of a row
 UNLIMITED_CREDIT = 1 << 40  # samples: the whole row is wanted, whoever reads
 
-FailKind = Literal["deadline", "invalid", "engine"]
+END_TOKEN = 21136  # [Ebreak], of the text stage
+
+DTYPES = ("auto", "float32", "float16", "bfloat16", "int8")  # that may be asked for; precision.py says what goes where
+Stage = Literal["code", "text"]  # speech; or the text itself again, with marks of prosody
+# Of a row: too late; refused; it raised; values that are not finite; its first step was its end, again and again.
+FailKind = Literal["deadline", "invalid", "engine", "nan", "empty"]
 FinishReason = Literal["end", "limit"]
 
 
@@ -57,6 +62,7 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
     limits: Limits
     deadline: float | None  # monotonic; to the first audio
     credit: int  # samples that may be sent before the next Credit
+    stage: Stage = "code"  # text: answered by Refined; any credit lets it begin
 
 
 class Credit(msgspec.Struct, frozen=True, tag="credit"):
@@ -129,6 +135,13 @@ class Fail(msgspec.Struct, frozen=True, tag="fail"):
     message: str
 
 
+class Refined(msgspec.Struct, frozen=True, tag="refined"):
+    """A row of the text stage is over, at its end or its limit."""
+
+    id: int
+    token_ids: list[int]
+
+
 class EncodedVoice(msgspec.Struct, frozen=True, tag="encoded_voice"):
     id: int
     codes: bytes
@@ -153,7 +166,7 @@ class Heartbeat(msgspec.Struct, frozen=True, tag="heartbeat"):
 
 
 ToEngine = Submit | Credit | Cancel | EncodeVoice | Drain
-FromEngine = Phase | Hello | Chunk | Finish | Fail | EncodedVoice | StepReport | Heartbeat
+FromEngine = Phase | Hello | Chunk | Finish | Fail | Refined | EncodedVoice | StepReport | Heartbeat
 
 
 def steps_for(seconds: float) -> int:

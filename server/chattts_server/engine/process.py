@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import logging
+import os
 import random
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from chattts_server import logs
 from chattts_server.engine import scheduler
 from chattts_server.engine.checkpoint import CannotServe, Verification, open_checkpoint
 from chattts_server.engine.nouns import (
+    DTYPES,
     Cancel,
     Credit,
     Drain,
@@ -33,18 +35,22 @@ from chattts_server.engine.nouns import (
     Finish,
     FromEngine,
     Heartbeat,
+    Refined,
     Submit,
     ToEngine,
 )
 from chattts_server.engine.outbox import Outbox
 from chattts_server.engine.scheduler import Plan, Row
-from chattts_server.engine.speech_model import Outcome, Piece, SpeechModel
+from chattts_server.engine.speech_model import DeviceLost, Outcome, Piece, SpeechModel
 from chattts_server.engine.tally import Tally
+from chattts_server.engine.voice_queue import VoiceQueue
 from chattts_server.engine.wire import EnginePort
 
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: restarting cannot help
+EXIT_DEVICE_LOST = 74  # EX_IOERR
 HEARTBEAT_SECONDS = 0.5
-ROW_ERRORS = (RuntimeError, ArithmeticError, ValueError, IndexError)  # out of memory is a RuntimeError of torch
+# Out of memory is a RuntimeError of torch, and a MemoryError of numpy.
+ROW_ERRORS = (RuntimeError, MemoryError, ArithmeticError, ValueError, IndexError)
 log = logging.getLogger(__name__)
 
 
@@ -60,15 +66,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         model, hello = cold_start.run(port.send, options, checkpoint, verification, began)
         port.send(hello)
-        Engine(port, model).run()
+        Engine(port, model, prepare_voices=_import_voice_encoder).run()
     except CannotServe as error:
         print(f"chattts-server: {error}", file=sys.stderr, flush=True)
         return EXIT_CONFIG
     except (EOFError, ConnectionError):
         return 0  # the HTTP process is gone: there is nobody to work for
+    except DeviceLost as error:
+        abandon(error)
     finally:
         port.close()
     return 0
+
+
+def abandon(error: DeviceLost) -> NoReturn:
+    """Ends the process here and now: whatever tidies up at an exit could wait for the lost device for ever."""
+    log.critical("the device is lost", exc_info=error)
+    logging.shutdown()
+    os._exit(EXIT_DEVICE_LOST)
 
 
 class Port(Protocol):
@@ -90,14 +105,16 @@ class Engine:
         model: SpeechModel,
         clock: Callable[[], float] = time.monotonic,
         fresh_seed: Callable[[], int] = lambda: random.getrandbits(63),
+        prepare_voices: Callable[[], None] = lambda: None,
     ) -> None:
+        """`prepare_voices`: what the first encode_voice would wait for; called in a thread when one is asked for."""
         self._port = port
         self._model = model
         self._clock = clock
         self._fresh_seed = fresh_seed
         self._rows: dict[int, Row] = {}  # in order of arrival
         self._free = list(range(model.slots))
-        self._voices: list[EncodeVoice] = []
+        self._voices = VoiceQueue(prepare_voices)
         self._outbox = Outbox(port.send)
         self._tally = Tally(port.send, clock, model.memory_bytes)
         self._draining = False
@@ -123,8 +140,8 @@ class Engine:
         sounding = [row for row in self._rows.values() if scheduler.wants_sound(row)]
         self._vocode(sounding)
         worked = bool(plan.joining or plan.prefilling or plan.stepping or sounding)
-        if not worked and self._voices:
-            self._encode_voice(self._voices.pop(0))
+        if (request := self._voices.take(began, idle=not worked)) is not None:
+            self._encode_voice(request)
             worked = True
         waiting = sum(row.waits and row.credit > 0 for row in self._rows.values())
         self._tally.turn(self._clock() - began if worked else 0.0, waiting, final=not worked)
@@ -142,10 +159,11 @@ class Engine:
         if problem is not None:
             self._fail(row, "invalid", problem)
             return
-        self._free.remove(slot)
-        row.slot, row.joined = slot, self._clock()
-        seed = row.submit.sampling.seed
-        row.prefills_left = self._model.join(slot, row.submit, self._fresh_seed() if seed is None else seed)
+        seed, began = row.submit.sampling.seed, self._clock()
+        row.seed = self._fresh_seed() if seed is None else seed
+        row.prefills_left = self._model.join(slot, row.submit, row.seed)
+        self._free.remove(slot)  # when it raises, the slot is as free as it was
+        row.slot, row.joined = slot, began
 
     def _prefill(self, rows: list[Row]) -> None:
         for row in rows:
@@ -161,15 +179,27 @@ class Engine:
 
     def _take_step(self, row: Row, outcome: Outcome) -> None:
         if outcome == "broken":
-            self._fail(row, "engine", "values that are not finite")
+            self._fail(row, "nan", "values that are not finite")
+        elif outcome == "end" and row.steps == 0:
+            self._isolated([row], self._retry)
         elif outcome == "end":
             row.decoded = "end"
-            if row.steps == 0:
-                self._end(row, np.zeros(0, np.float32))
         else:
             row.steps += 1
             if row.steps >= row.submit.limits.max_steps:
                 row.decoded = "limit"
+        if row.decoded and row.submit.stage == "text":
+            self._port.send(Refined(row.submit.id, self._model.tokens(_slot(row), row.steps)))
+            self._forget(row)
+
+    def _retry(self, rows: list[Row]) -> None:
+        """A row that ended before it began: other noise may speak it. Its mates have their step and notice nothing."""
+        for row in rows:
+            if row.retries == scheduler.MAX_RETRIES:
+                self._fail(row, "empty", f"no audio after {row.retries} retries")
+                continue
+            self._model.retry(_slot(row), scheduler.retry_seed(row.seed, row.retries + 1))
+            row.retries += 1
 
     def _vocode(self, rows: list[Row]) -> None:
         """All together; after a failure each row alone and from its start, as its place in the vocoder is not known."""
@@ -209,24 +239,31 @@ class Engine:
         assert row.joined is not None
         assert row.decoded is not None
         self._vacate(row)
-        finish = Finish(row.submit.id, row.decoded, 0, row.steps, row.joined - row.arrived)
+        finish = Finish(row.submit.id, row.decoded, row.retries, row.steps, row.joined - row.arrived)
         if self._outbox.add(row, wave, finish):
             del self._rows[row.submit.id]
 
-    def _isolated(self, rows: list[Row], act: Callable[[list[Row]], None]) -> None:
-        """Halves what fails until the bad row is alone: it fails, the others go on."""
+    def _isolated(self, rows: list[Row], act: Callable[[list[Row]], None], again: bool = True) -> None:
+        """Halves what fails until the bad row is alone: tried once more, it fails, and the others go on.
+
+        `act` can be repeated after it has raised; not so after values that are not finite, which would only come again.
+        """
         if not rows:
             return
         try:
             act(rows)
             return
         except ROW_ERRORS as error:
-            if len(rows) == 1:
+            not_finite = isinstance(error, FloatingPointError)
+            if len(rows) == 1 and (not_finite or not again):
                 log.exception("a row failed alone")
-                self._fail(rows[0], "engine", type(error).__name__)
+                self._fail(rows[0], "nan" if not_finite else "engine", type(error).__name__)
                 return
-            log.warning("a step failed, halves are tried", extra={"rows": len(rows), "error": repr(error)})
+            log.warning("rows failed, fewer are tried", extra={"rows": len(rows), "error": repr(error)})
         # Outside of `except`: the error holds on to the memory of what failed.
+        if len(rows) == 1:
+            self._isolated(rows, act, again=False)
+            return
         half = len(rows) // 2
         self._isolated(rows[:half], act)
         self._isolated(rows[half:], act)
@@ -249,7 +286,7 @@ class Engine:
         try:
             pcm = np.frombuffer(request.pcm, "<f4").copy()
             self._port.send(EncodedVoice(request.id, self._model.encode_voice(pcm)))
-        except ROW_ERRORS as error:
+        except (*ROW_ERRORS, ImportError) as error:
             log.exception("a voice could not be encoded")
             self._port.send(Fail(request.id, "invalid", type(error).__name__))
 
@@ -274,9 +311,14 @@ class Engine:
                 if (row := self._rows.get(row_id)) is not None:
                     row.cancelled = True
             case EncodeVoice():
-                self._voices.append(message)
+                self._voices.add(message, self._clock())
             case Drain():
                 self._draining = True
+
+
+def _import_voice_encoder() -> None:
+    """ChatTTS's package takes seconds to import, and a loop that stands still for so long looks as if it hung."""
+    from chattts_server.engine import voice_encoder  # noqa: F401
 
 
 def _slot(row: Row) -> int:
@@ -289,7 +331,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--socket", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--device", choices=("auto", "cuda", "cpu"), required=True)
-    parser.add_argument("--dtype", choices=("auto", "float32", "float16", "bfloat16"), required=True)
+    parser.add_argument("--dtype", choices=DTYPES, required=True)
     parser.add_argument("--log-format", choices=("json", "text"), default="json")
     parser.add_argument("--rows", type=int, default=None, help="rows of a batch; default: the engine chooses")
     return parser.parse_args(argv)

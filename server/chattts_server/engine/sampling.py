@@ -16,8 +16,8 @@ from chattts_server.engine.nouns import END_CODE
 
 PENALTY_WINDOW = 16
 KEEP_AT_LEAST = 3
-NO_CODE = END_CODE + 1  # in a history that is not full yet
-USUAL_CANDIDATES = 64  # top_k above it looks at all codes
+NO_CODE = -1  # in a history that is not full yet
+USUAL_CANDIDATES = 32  # top_k above it looks at all codes
 
 # (row addresses, candidates [n, 4, K]) -> Exponential(1) noise [n, 4, K]
 Noise = Callable[["Addresses", torch.Tensor], torch.Tensor]
@@ -43,11 +43,15 @@ class Parameters:
 
 
 def draw(
-    logits: torch.Tensor, history: torch.Tensor, parameters: Parameters, addresses: Addresses, noise: Noise
-) -> torch.Tensor:
-    """logits [n, 4, V] and the last codes, NO_CODE where there are none yet [n, 4, 16] -> codes [n, 4]."""
+    logits: torch.Tensor, history: torch.Tensor, parameters: Parameters, addresses: Addresses, noise: Noise,
+    end: int = END_CODE,
+) -> torch.Tensor:  # fmt: skip
+    """logits [n, 4, V] and the last codes, NO_CODE where there are none yet [n, 4, 16] -> codes [n, 4].
+
+    The text stage has one codebook, of V tokens.
+    """
     scores, index = candidates(logits, history, parameters)
-    scores = scores.masked_fill((index == END_CODE) & ~parameters.may_end[:, None, None], -torch.inf)
+    scores = scores.masked_fill((index == end) & ~parameters.may_end[:, None, None], -torch.inf)
     # argmax(p / Exponential(1)) is a draw from p, and in logarithms it needs no normalisation.
     drawn = (scores - noise(addresses, index).log()).masked_fill(scores == -torch.inf, -torch.inf)
     chosen = drawn.argmax(-1, keepdim=True)
@@ -74,8 +78,9 @@ def _penalized(scores: torch.Tensor, history: torch.Tensor, penalty: torch.Tenso
     counts = (history[..., :, None] == history[..., None, :]).sum(-1)  # [n, 4, window]
     factor = penalty**counts
     widened = torch.nn.functional.pad(scores, (0, 1))  # a place for NO_CODE
-    old = widened.gather(-1, history)
-    return widened.scatter(-1, history, torch.where(old < 0, old * factor, old / factor))[..., :-1]
+    places = torch.where(history == NO_CODE, scores.shape[-1], history)
+    old = widened.gather(-1, places)
+    return widened.scatter(-1, places, torch.where(old < 0, old * factor, old / factor))[..., :-1]
 
 
 def counter_noise(addresses: Addresses, index: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ PREFILLS_PER_STEP = 2
 FIRST_CHUNK_STEPS = 16  # small, so that there is audio soon; then doubling, as each chunk looks ahead again
 LARGEST_CHUNK_STEPS = 96
 HELD_CHUNK_STEPS = 128  # of a row that is wanted whole: large, but no mate waits long for it
+MAX_RETRIES = 3  # of a row whose first step is its end
 HALF_OF_UNLIMITED = UNLIMITED_CREDIT // 2
 
 
@@ -32,6 +33,8 @@ class Row:
     samples: int = 0  # made by it
     decoded: FinishReason | None = None  # set when its last step is made
     cancelled: bool = False
+    seed: int = 0  # of its noise; set when it joins
+    retries: int = 0
 
     @property
     def wanted_whole(self) -> bool:
@@ -75,9 +78,14 @@ def is_expired(row: Row, now: float) -> bool:
     return row.submit.deadline is not None and row.samples == 0 and now >= row.submit.deadline
 
 
+def retry_seed(seed: int, retry: int) -> int:
+    """Other noise for each retry, and the same for each time that the row is asked for."""
+    return (seed + retry * 0x9E3779B97F4A7C15) % 2**63  # far from the seeds that people choose
+
+
 def wants_sound(row: Row) -> bool:
     """Whether a row's new steps are to be vocoded now."""
-    if row.slot is None or row.steps == 0:
+    if row.slot is None or row.steps == 0 or row.submit.stage == "text":
         return False
     if row.decoded is not None:
         return True

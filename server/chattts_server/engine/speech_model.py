@@ -48,8 +48,18 @@ class SpeechModel(Protocol):
         """One decode step of rows whose prompt is filled. When it raises, no row has moved."""
         ...
 
+    def tokens(self, slot: int, steps: int) -> list[int]:
+        """What a row of the text stage has made."""
+        ...
+
+    def retry(self, slot: int, seed: int) -> None:
+        """Decode starts again from the filled prompt, with the noise of `seed`; as if no step had been made."""
+        ...
+
     def vocode(self, pieces: Sequence[Piece]) -> list[np.ndarray]:
-        """New float32 samples of each row, perhaps none. After it has raised, each row needs `rewind`."""
+        """New float32 samples of each row, perhaps none. After it has raised, each row needs `rewind`.
+
+        FloatingPointError: some are not finite, and nobody is to hear them."""
         ...
 
     def rewind(self, slot: int) -> None:

@@ -32,9 +32,10 @@ class GptWeights:
 
     layers: list[LayerWeights]
     norm: torch.Tensor  # [H]
-    heads: torch.Tensor  # [4 * V, H], always float32: ChatTTS chooses codes in float32
-    codes: torch.Tensor  # [4, V, H], float32: embedding of each code
-    text: torch.Tensor  # [21178, H], float32: embedding of each token
+    code_heads: torch.Tensor  # [4 * V, H]
+    text_head: torch.Tensor  # [21178, H]
+    codes: torch.Tensor  # [4, V, H]: embedding of each code
+    text: torch.Tensor  # [21178, H]: embedding of each token
     attention_heads: int
     rope_theta: float
     epsilon: float  # of RMSNorm
@@ -44,16 +45,17 @@ class GptWeights:
         return int(self.norm.shape[0])
 
 
-def load_gpt(assets: Path, device: torch.device, dtype: torch.dtype) -> GptWeights:
-    """`assets`: the checkpoint's asset/ folder, its digests verified before anything is served."""
+def load_gpt(assets: Path, device: torch.device) -> GptWeights:
+    """All in float32. `assets`: the checkpoint's asset/ folder, its digests verified before anything is served."""
     config = json.loads((assets / "gpt" / "config.json").read_text())
     llama = load_file(assets / "gpt" / "model.safetensors", device=str(device))
     embed = load_file(assets / "Embed.safetensors", device=str(device))
     books = range(CODEBOOKS)
     return GptWeights(
-        layers=[_layer(llama, f"layers.{number}.", dtype) for number in range(config["num_hidden_layers"])],
-        norm=llama["norm.weight"].to(dtype),
-        heads=torch.cat([_unnormed(embed, f"head_code.{book}") for book in books]),
+        layers=[_layer(llama, f"layers.{number}.") for number in range(config["num_hidden_layers"])],
+        norm=llama["norm.weight"].float(),
+        code_heads=torch.cat([_unnormed(embed, f"head_code.{book}") for book in books]),
+        text_head=_unnormed(embed, "head_text"),
         codes=torch.stack([embed[f"emb_code.{book}.weight"].float() for book in books]),
         text=embed["emb_text.weight"].float(),
         attention_heads=config["num_attention_heads"],
@@ -68,9 +70,9 @@ def file_bytes(assets: Path) -> int:
     return sum((assets / f"{name}.safetensors").stat().st_size for name in names)
 
 
-def _layer(tensors: Mapping[str, torch.Tensor], prefix: str, dtype: torch.dtype) -> LayerWeights:
+def _layer(tensors: Mapping[str, torch.Tensor], prefix: str) -> LayerWeights:
     def joined(*names: str) -> torch.Tensor:
-        return torch.cat([tensors[f"{prefix}{name}.weight"] for name in names]).to(dtype)
+        return torch.cat([tensors[f"{prefix}{name}.weight"] for name in names]).float()
 
     return LayerWeights(
         norm_attention=joined("input_layernorm"),
