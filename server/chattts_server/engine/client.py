@@ -44,7 +44,7 @@ from chattts_server.engine.nouns import (
     Voice,
 )
 from chattts_server.engine.row_stream import Item, RowStream
-from chattts_server.engine.threads import cpu_threads
+from chattts_server.engine.threads import cpu_threads, thread_environment
 from chattts_server.errors import DeadlinePassed, EngineFailure, InvalidRequest, NotReady, ServerError
 
 EXIT_CONFIG = 78
@@ -256,10 +256,8 @@ class EngineClient:
             return ended.result()
 
     async def _spawn(self, path: str) -> asyncio.subprocess.Process:
-        threads = str(cpu_threads())
         environment = {
-            "OMP_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
+            **thread_environment(cpu_threads()),
             "HF_HUB_OFFLINE": "1",
             "LOGNAME": "chattts",  # torch asks for the user's name, which a bare uid in a container has not
             **os.environ,

@@ -57,15 +57,16 @@ def _int8(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
     scales = (weight.abs().amax(1) / 127).clamp_min(1e-12)
     rounded = (weight / scales[:, None]).round().to(torch.int8)
     packed = torch.ops.onednn.qlinear_prepack(rounded, None)
+    scales /= 127  # of an input's steps, too
     zeros = torch.zeros(len(weight), dtype=torch.long)
 
     def multiply(x: torch.Tensor) -> torch.Tensor:
-        steps = (x.abs().amax(-1, keepdim=True) / 127).clamp_min(1e-12)
-        whole = (x / steps).round_().add_(128).to(torch.uint8)
+        largest = x.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
+        whole = (x * (127 / largest)).add_(128.5).to(torch.uint8)  # cut off, so rounded
         made: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             whole, 1.0, 128, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        return made.mul_(steps)
+        return made.mul_(largest)
 
     return multiply
 

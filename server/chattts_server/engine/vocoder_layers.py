@@ -2,6 +2,7 @@
 
 Columns go in and come out in float32. Only the products that cost the time are made in the dtype that is asked for; a
 layer's norm, the sum that runs through the blocks and everything from the spectrum on need more than 8 bits.
+Weights are copied where they are kept: one tensor of a checkpoint's file would keep all of the file mapped.
 
 Sizes: R rows of one pass, L columns (frames of one pass), C channels, N columns of all rows behind each other.
 """
@@ -65,7 +66,7 @@ class _Product:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype, gelu: bool = False) -> None:
         self.dtype, self.gelu = dtype, gelu
-        self.bias = None if bias is None else bias.to(dtype)
+        self.bias = None if bias is None else bias.to(dtype, copy=True)
         self.packed = weight.device.type == "cpu"  # into oneDNN's own order: float32 takes half of MKL's time
         weight = weight.to(dtype)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, BLOCK) if self.packed else weight
@@ -82,7 +83,7 @@ class _Product:
 
 class _Norm:
     def __init__(self, weights: Tensors, name: str) -> None:
-        self.weight, self.bias = weights[name + ".weight"], weights[name + ".bias"]
+        self.weight, self.bias = weights[name + ".weight"].clone(), weights[name + ".bias"].clone()
 
     def __call__(self, columns: torch.Tensor) -> torch.Tensor:
         return F.layer_norm(columns, self.bias.shape, self.weight, self.bias, NORM_EPSILON)
@@ -118,8 +119,8 @@ class Block:
 
     def __init__(self, weights: Tensors, scale: str, dtype: torch.dtype, dilation: int) -> None:
         # As a picture of height 1, channels last is a layout that convolutions know: nothing is copied.
-        self.filters = weights["dwconv.weight"].unsqueeze(2).contiguous(memory_format=torch.channels_last)
-        self.bias, self.dilation = weights["dwconv.bias"], dilation
+        self.filters = weights["dwconv.weight"].unsqueeze(2).clone(memory_format=torch.channels_last)
+        self.bias, self.dilation = weights["dwconv.bias"].clone(), dilation
         r = dilation * (self.filters.shape[3] // 2)
         self.reach = Reach(r, r, self.filters.shape[0])
         self.norm = _Norm(weights, "norm")
@@ -130,11 +131,10 @@ class Block:
     def __call__(self, wide: torch.Tensor) -> torch.Tensor:
         picture = wide.transpose(1, 2).unsqueeze(2)  # [R, C, 1, L + 2r]
         mixed = F.conv2d(picture, self.filters, self.bias, dilation=(1, self.dilation), groups=self.reach.channels)
-        columns = wide[:, self.reach.left : wide.shape[1] - self.reach.right].clone(
-            memory_format=torch.contiguous_format
-        )
-        in_blocks(self._perceive, mixed.squeeze(2).transpose(1, 2).flatten(0, 1), onto=columns.view(-1, wide.shape[2]))
-        return columns
+        centre = wide[:, self.reach.left : wide.shape[1] - self.reach.right]
+        made = centre.clone(memory_format=torch.contiguous_format)
+        in_blocks(self._perceive, mixed.squeeze(2).transpose(1, 2).flatten(0, 1), onto=made.view(-1, wide.shape[2]))
+        return made
 
     def _perceive(self, columns: torch.Tensor) -> torch.Tensor:
         return self.contract(self.expand(self.norm(columns)))
@@ -149,7 +149,7 @@ class Head:
     def __init__(self, weights: Tensors) -> None:
         self.norm = _Norm(weights, "backbone.final_layer_norm")
         self.out = _Product(weights["head.out.weight"], weights["head.out.bias"], torch.float32)
-        self.window = weights["head.istft.window"]
+        self.window = weights["head.istft.window"].clone()
         self.hop = self.window.shape[0] // 4
         self.quarters = self.window.square().view(4, self.hop).flip(0)  # of frames k - 1, k, k + 1, k + 2
         self.reach = Reach(1, 2, weights["head.out.weight"].shape[1])
