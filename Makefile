@@ -7,7 +7,7 @@ GPUS ?= 4
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo serve cluster cluster-down cluster-shell images lint types format unit test test-long bench-engine clean clean-tools generate
+.PHONY: help setup lock demo serve cluster cluster-down cluster-shell images lint types format unit test test-long test-gpu bench-engine clean clean-tools generate
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ generate: setup ## Make generated files again (the chart's copies, manifests/ins
 
 test: setup ## Everything: lint, types, unit, rules, chart, packaging, end to end on the real cluster
 	@$(PY) -m dev.stages all
+
+test-gpu: setup ## The engine on a CUDA device: equality, company, memory, bad rows
+	@$(PY) -m pytest -q tests/gpu
 
 test-long: setup ## The long forms; writes a dated report to docs/reports/
 	@$(PY) -m dev.stages long

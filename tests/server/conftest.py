@@ -62,9 +62,13 @@ def chat(tiny: Path) -> Any:
     """ChatTTS's own Chat on `tiny`: the reference."""
     import torch
 
+    return chat_on(tiny, torch.device("cpu"))
+
+
+def chat_on(folder: Path, device: Any) -> Any:
     from chattts_server.engine.native import load_chat
 
-    return load_chat(tiny, torch.device("cpu"))
+    return load_chat(folder, device)
 
 
 @pytest.fixture(scope="session")

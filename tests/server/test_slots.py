@@ -82,6 +82,20 @@ def test_codes_and_audio_of_a_ragged_batch_are_those_of_chattts(chat, model, pro
         assert np.abs(wave - pcm).max() < 1e-4
 
 
+@pytest.mark.parametrize("seed", [11, 12, 13])
+def test_codes_of_other_weights_are_those_of_chattts_too(tmp_path, seed):
+    import torch
+
+    from chattts_server.engine.native import load_chat
+    from chattts_server.engine.random_checkpoint import make_checkpoint
+
+    make_checkpoint(tmp_path, "tiny", seed=seed)
+    chat, model = load_chat(tmp_path, torch.device("cpu")), slots_of(tmp_path)
+    theirs = native(chat, TEXTS, 96, temperature=1e-6)
+    ours = speak(model, [row(_without_speaker(chat, text), 96) for text in TEXTS])
+    assert same_codes(theirs, ours) == [True] * 4
+
+
 def _without_speaker(chat, text):
     decorated = chat.speaker.decorate_code_prompts([text], "[speed_5]", None, None)
     return chat.tokenizer.encode(decorated, 4)[0][0, :, 0].tolist()

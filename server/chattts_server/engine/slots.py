@@ -93,6 +93,7 @@ class Slots:
 
         `rows_end` False: the end is never chosen.
         """
+        torch.backends.cudnn.allow_tf32 = precision != "float32"  # of convolutions; of products it is off anyhow
         weights = load_gpt(assets, device)
         self.device = device
         self.width = weights.width
