@@ -15,7 +15,7 @@ from bench.engine.arms import Arm, Heard, Request, seconds_per_step
 from bench.engine.compare import interleaved
 from bench.engine.playback import gaps, underruns
 from bench.tally import percentile
-from chattts_server.engine.nouns import SAMPLE_RATE
+from chattts_server.engine.nouns import SAMPLE_RATE, STEPS_PER_SECOND
 
 TEXT = "今天天气很好我们去公园走"
 SHORTEST, LONGEST = 32, 160  # steps
@@ -60,7 +60,7 @@ def first_audio(arms: Sequence[Arm], stream: Arm, repeats: int, requests: int) -
 
 def streams(arm: Arm, capacity: float, device: str, repeats: int, requests: int) -> dict[str, Measured]:
     """Listeners at a share of the arm's own capacity (audio seconds per second): who has to wait, and gaps."""
-    rate = LOAD * capacity / ((SHORTEST + LONGEST) / 2 / 46.875)
+    rate = LOAD * capacity / ((SHORTEST + LONGEST) / 2 / STEPS_PER_SECOND)
     measured: dict[str, Measured] = {"underruns": {arm.name: []}, "inter-chunk p99, s": {arm.name: []}}
     for repeat in range(repeats):
         heard = arm.run(mixed(requests, seed=70 + repeat, rate=rate))

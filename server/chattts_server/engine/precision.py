@@ -9,6 +9,7 @@ import torch
 from chattts_server.engine.checkpoint import CannotServe
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
+HALVES: dict[Precision, torch.dtype] = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 BY_DEVICE: dict[str, tuple[Precision, ...]] = {
     "cpu": ("float32", "bfloat16", "int8"),
     "cuda": ("float32", "float16", "bfloat16"),
@@ -31,11 +32,7 @@ def chosen_precision(asked: str, device: torch.device) -> Precision:
 
 def state_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """Of keys, values and rotations. A CPU's attention is several times slower in halves than in float32."""
-    if device.type == "cpu":
-        return torch.float32
-    return {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.float16}[
-        precision
-    ]
+    return torch.float32 if device.type == "cpu" else HALVES.get(precision, torch.float32)
 
 
 def has_bfloat16() -> bool:

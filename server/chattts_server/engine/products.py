@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import linear
 
-from chattts_server.engine.precision import Precision
+from chattts_server.engine.precision import HALVES, Precision
 
 CANDIDATES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # kernels work in blocks of 4, 6 or 16 rows
-_HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ def product(weight: torch.Tensor, rows: int, precision: Precision) -> Product:
     outputs, inputs = weight.shape
     if precision == "int8":
         return Product(inputs, outputs, _int8(weight))
-    weight = weight.to(_HALVES.get(precision, torch.float32))
+    weight = weight.to(HALVES.get(precision, torch.float32))
     return Product(inputs, outputs, _packed(weight, rows) if weight.device.type == "cpu" else _plain(weight))
 
 
