@@ -1,0 +1,134 @@
+"""What is left of numbers: versions, fractions, ratios, ranges, powers, ordinals, and plain ones. Pure; it runs last."""
+
+from __future__ import annotations
+
+import re
+
+from chattts_server.text.language import HAN, Language
+from chattts_server.text.numbers import (
+    chinese_digits,
+    english_digits,
+    english_ordinal,
+    plural,
+    spoken,
+)
+from chattts_server.text.units import takes_liang
+
+_NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
+_DOTTED = re.compile(r"(?<![\d.])(?:\d{1,9}\.){2,6}\d{1,9}(?![\d.]*\d)")
+_MIXED = re.compile(r"(?<![\d./])(\d{1,3}) (\d{1,2})/(\d{1,2})(?![\d/.])")
+_FRACTION = re.compile(r"(?<![\d./])(\d{1,5})/(\d{1,5})(?![\d/]|\.\d)")
+_ROUND_THE_CLOCK = re.compile(r"(?<![\d/.])(24)/(7)(?![\d/.])")
+_RATIO = re.compile(r"(?<![\d.:])(\d{1,6}(?:\.\d{1,4})?) ?[:：] ?(\d{1,6}(?:\.\d{1,4})?)(?: ?[:：] ?(\d{1,6}(?:\.\d{1,4})?))?(?![\d:]|\.\d)")
+_SCORE = re.compile(r"(?:(?<=比分)|(?<=以)|(?<=比分是)|(?<=比分为)|(?<=总分)) ?(\d{1,3})[-–—](\d{1,3})(?![\d-])|(?<![\d.-])(\d{1,3})[-–—](\d{1,3})(?= ?(?:获胜|击败|战胜|战平|逆转|大胜|险胜|落败|取胜|平局|领先|负于|完胜))")
+_CHAIN = re.compile(r"(?<![\d.-])\d{1,6}(?:-\d{1,6}){2,6}(?![\d-])")
+_RANGE = re.compile(rf"(?<![\d.A-Za-z)-])({_NUMBER}) ?(?:[-–—~]+|至|到) ?({_NUMBER})(?![\d-]|[.,]\d)")
+_SUM = re.compile(r"(?<=\d)(?: ?- ?|-)(?=\d+(?:\.\d+)? ?(?:=|等于))|(?<=\d) - (?=\d)")
+_TIMES = re.compile(r"(?<=\d) ?[xX*×] ?(?=\d)")
+_SCIENTIFIC = re.compile(r"(?<![\w.])(\d{1,12}(?:\.\d{1,12})?)[eE]([-+]?)(\d{1,3})(?![\w.])")
+_POWER = re.compile(r"(?<=[A-Za-z\d)])\^(-?)(\d{1,3})(?!\d)")
+_ENGLISH_ORDINAL = re.compile(r"(?<![\w.,])(\d{1,9})(?:st|nd|rd|th)\b")
+_NUMERO = re.compile(r"\b[Nn][Oo]\.? ?(?=\d)|(?<![\w#])#(?=\d)")
+_POSITIVE = re.compile(r"(?<![\w)=])\+(?=\d)")
+_NEGATIVE = re.compile(rf"(?<![\w)=.])-(?=\d)|(?<=[=(]) ?-(?=\d)|(?<=[{HAN}])-(?=\d)")
+_LETTER_DASH = re.compile(r"(?<=[A-Za-z])-(?=\d)|(?<=\d)-(?=[A-Za-z])")
+_TEN_THOUSAND = re.compile(r"(?<=\d)[wW](?=[\s，。！？+多人块元粉个]|$)")
+_VERSION = re.compile(r"\b([vV])(?:er)?\.? ?(?=\d)")
+_DECADES = re.compile(r"(?<![\d,.])(\d{2,4})s\b")
+_PLAIN = re.compile(r"(?P<number>\d+(?:\.\d+)?)")
+
+
+def read_figures(text: str, language: Language) -> str:
+    text = _NUMERO.sub("第" if language == "zh" else " number ", text)
+    text = _GROUPED.sub(lambda match: match.group().replace(",", ""), text)
+    text = _VERSION.sub(lambda match: f"{match[1]}" if language == "zh" else f"{match[1]} ", text)
+    return _chinese(text) if language == "zh" else _english(text)
+
+
+def _chinese(text: str) -> str:
+    text = _TEN_THOUSAND.sub("万", text)
+    text = _DOTTED.sub(lambda match: "点".join(_component(part) for part in match.group().split(".")), text)
+    text = _MIXED.sub(lambda match: f"{_say(match[1])}又{_say(match[3])}分之{_say(match[2])}", text)
+    text = _ROUND_THE_CLOCK.sub("二十四乘七", text)
+    text = _FRACTION.sub(lambda match: f"{_say(match[2])}分之{_say(match[1])}", text)
+    text = _SCIENTIFIC.sub(lambda match: f"{_say(match[1])}乘以十的{'负' if match[2] == '-' else ''}{_say(match[3])}次方", text)
+    text = _RATIO.sub(lambda match: "比".join(_say(part) for part in match.groups() if part), text)
+    text = _SCORE.sub(lambda match: "比".join(_say(part) for part in match.groups() if part), text)
+    text = _CHAIN.sub(lambda match: "杠".join(_component(part) for part in match.group().split("-")), text)
+    text = _SUM.sub("减", text)
+    text = _RANGE.sub(_chinese_range, text)
+    text = _TIMES.sub("乘", text)
+    text = _POWER.sub(_chinese_power, text)
+    text = _NEGATIVE.sub("负", _POSITIVE.sub("加", _LETTER_DASH.sub("", text)))
+    return _PLAIN.sub(_chinese_plain, text)
+
+
+def _say(number: str) -> str:
+    return spoken(number, "zh")
+
+
+def _component(digits: str) -> str:
+    """Of a version, an address of the Internet or of a house: long parts digit by digit."""
+    return chinese_digits(digits) if len(digits) > 2 else _say(digits)
+
+
+def _chinese_range(match: re.Match[str]) -> str:
+    low, high = match[1], match[2]
+    following = match.string[match.end() : match.end() + 3]
+    first = "两" if low == "2" and takes_liang(following) else _say(low)
+    return f"{first}到{_say(high)}"
+
+
+def _chinese_power(match: re.Match[str]) -> str:
+    sign, power = match[1], match[2]
+    if not sign and power in ("2", "3"):
+        return "的平方" if power == "2" else "的立方"
+    return f"的{'负' if sign else ''}{_say(power)}次方"
+
+
+def _chinese_plain(match: re.Match[str]) -> str:
+    number = match["number"]
+    if number != "2":
+        return _say(number)
+    before, following = match.string[max(0, match.start() - 1) : match.start()], match.string[match.end() : match.end() + 3]
+    counted = before not in ("第", "星", "周", "十", "百") and not (before.isascii() and before.isalpha())
+    return "两" if counted and (takes_liang(following) or following[:1] in ("百", "千", "万", "亿")) else "二"
+
+
+def _english(text: str) -> str:
+    text = _DOTTED.sub(lambda match: f" {' point '.join(spoken(part, 'en') if len(part) < 3 else english_digits(part) for part in match.group().split('.'))} ", text)
+    text = _ENGLISH_ORDINAL.sub(lambda match: f" {english_ordinal(int(match[1]))} ", text)
+    text = _ROUND_THE_CLOCK.sub("twenty four seven", text)
+    text = _MIXED.sub(lambda match: f"{spoken(match[1], 'en')} and {_english_fraction(match[2], match[3], small='a')}", text)
+    text = _FRACTION.sub(lambda match: _english_fraction(match[1], match[2]), text)
+    text = _SCIENTIFIC.sub(lambda match: f" {spoken(match[1], 'en')} times ten to the {'minus ' if match[2] == '-' else ''}{english_ordinal(int(match[3]))} ", text)
+    text = _RATIO.sub(lambda match: " to ".join(spoken(part, "en") for part in match.groups() if part), text)
+    text = _CHAIN.sub(lambda match: " dash ".join(spoken(part, "en") if len(part) < 3 else english_digits(part) for part in match.group().split("-")), text)
+    text = _SUM.sub(" minus ", text)
+    text = _RANGE.sub(lambda match: f"{spoken(match[1], 'en')} to {spoken(match[2], 'en')}", text)
+    text = _TIMES.sub(" times ", text)
+    text = _POWER.sub(_english_power, text)
+    text = _DECADES.sub(lambda match: f" {plural(spoken(match[1], 'en'))} ", text)
+    text = _NEGATIVE.sub(" minus ", _POSITIVE.sub(" plus ", _LETTER_DASH.sub(" ", text)))
+    return _PLAIN.sub(lambda match: f" {spoken(match['number'], 'en')} ", text)
+
+
+def _english_fraction(numerator: str, denominator: str, small: str = "one") -> str:
+    top, bottom = int(numerator), int(denominator)
+    number = small if top == 1 else spoken(numerator, "en")
+    if bottom in (2, 4):
+        name = {2: "half", 4: "quarter"}[bottom]
+        many = {2: "halves", 4: "quarters"}[bottom]
+        return f"{number} {name if top == 1 else many}"
+    if 2 < bottom <= 100 and top < bottom:
+        name = english_ordinal(bottom)
+        return f"{number} {name if top == 1 else plural(name)}"
+    return f"{spoken(numerator, 'en')} over {spoken(denominator, 'en')}"
+
+
+def _english_power(match: re.Match[str]) -> str:
+    sign, power = match[1], match[2]
+    if not sign and power in ("2", "3"):
+        return " squared" if power == "2" else " cubed"
+    return f" to the {'minus ' if sign else ''}{english_ordinal(int(power))}"

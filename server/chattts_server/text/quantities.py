@@ -1,0 +1,91 @@
+"""Percent and numbers with a unit. Pure; the units are units.py's."""
+
+from __future__ import annotations
+
+import re
+
+from chattts_server.text.language import Language
+from chattts_server.text.numbers import spoken
+from chattts_server.text.units import UNITS
+
+NUMBER = r"\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,12})?"
+_SIGNED = rf"(?:(?<![A-Za-z0-9)%])[-+±])?{NUMBER}"
+_RANGE = rf"(?<![\d.,A-Za-z])(?P<low>{_SIGNED})(?P<lowsign>%|‰|°C?)? ?(?:(?P<to>[-~–—至到]|±) ?(?P<high>{_SIGNED}) ?)?"
+_PERCENT = re.compile(_RANGE + r" ?(?P<sign>[%‰])")
+_UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
+_PER = {"次": "次", "分": "分钟", "分钟": "分钟", "秒": "秒", "天": "天", "日": "日", "小时": "小时", "时": "小时", "年": "年", "月": "月", "人": "人"}
+_PER_NAME = "|".join(sorted(_PER, key=len, reverse=True))
+_QUANTITY = re.compile(
+    _RANGE + rf" ?(?P<unit>{_UNIT})(?P<per>(?:[/·]| per )(?:(?:{_UNIT}|day|d)(?![A-Za-z0-9^])|{_PER_NAME})){{0,1}}"
+    r"(?:/(?P<third>d|day|kg|min|h|天|日|次)(?![A-Za-z0-9]))?(?![A-Za-z0-9^]|(?<=[VAUN])[级型])"
+)
+_PRESSURE = re.compile(r"(?<![\d/.])(\d{2,3})/(\d{2,3}) ?(?:mmHg|毫米汞柱)")
+_TIMES_PER = re.compile(r"(?<=次)/(?=分|秒|天|日|周|月|年|小时)")
+
+
+def read_quantities(text: str, language: Language) -> str:
+    text = _PRESSURE.sub(lambda match: _pressure(match[1], match[2], language), text)
+    text = _TIMES_PER.sub("每", text)
+    text = _PERCENT.sub(lambda match: _percent(match, language), text)
+    return _QUANTITY.sub(lambda match: _quantity(match, language), text)
+
+
+def _pressure(high: str, low: str, language: Language) -> str:
+    if language == "zh":
+        return f"{spoken(high, 'zh')}杠{spoken(low, 'zh')}毫米汞柱"
+    return f"{spoken(high, 'en')} over {spoken(low, 'en')} millimeters of mercury"
+
+
+def _signed(number: str, language: Language) -> str:
+    if number.startswith("±"):
+        return ("正负" if language == "zh" else "plus or minus ") + spoken(number[1:], language)
+    return spoken(number, language)
+
+
+def _percent(match: re.Match[str], language: Language) -> str:
+    low, high = match["low"], match["high"]
+    if language == "en":
+        word = "percent" if match["sign"] == "%" else "per thousand"
+        first = f" {_signed(low, 'en')}" + (f" {word}" if match["lowsign"] and high else "")
+        return first + (f"{_joint(match, 'en')}{_signed(high, 'en')} {word}" if high else f" {word}")
+    word = "百分之" if match["sign"] == "%" else "千分之"
+    return _chinese_percent(low, word) + (_joint(match, "zh") + _chinese_percent(high, word) if high else "")
+
+
+def _chinese_percent(number: str, word: str) -> str:
+    sign = {"-": "负", "+": "正", "±": "正负"}.get(number[0], "")
+    return sign + word + spoken(number.lstrip("+-±"), "zh")
+
+
+def _joint(match: re.Match[str], language: Language) -> str:
+    if match["to"] == "±":
+        return "正负" if language == "zh" else " plus or minus "
+    return "到" if language == "zh" else " to "
+
+
+def _quantity(match: re.Match[str], language: Language) -> str:
+    unit, low, high = match["unit"], match["low"], match["high"]
+    if _is_other(match, language):
+        return match.group()
+    denominators = [part for part in ((match["per"] or "").strip("/· ").removeprefix("per ").strip(), match["third"]) if part]
+    if language == "zh":
+        read = ("两" if low == "2" and not high else _signed(low, "zh")) + (_joint(match, "zh") + _signed(high, "zh") if high else "")
+        return read + UNITS[unit][0] + "".join("每" + _chinese_denominator(part) for part in denominators)
+    read = f" {_signed(low, 'en')}" + (f"{_joint(match, 'en')}{_signed(high, 'en')}" if high else "")
+    name = UNITS[unit][1] if low == "1" and not high else UNITS[unit][2]
+    return f"{read} {name}" + "".join(f" per {_english_denominator(part)}" for part in denominators)
+
+
+def _is_other(match: re.Match[str], language: Language) -> bool:
+    """`5 in Paris`, `3 m old`: a word, not a unit. A unit that is a word has no space before it."""
+    after = match.string[match.end() : match.end() + 2]
+    return language == "en" and match["unit"] == "in" and bool(re.match(" [a-z]", after)) and " in" in match.group()
+
+
+def _chinese_denominator(part: str) -> str:
+    return {"d": "天", "day": "天"}.get(part) or _PER.get(part) or UNITS[part][0]
+
+
+def _english_denominator(part: str) -> str:
+    names = {"d": "day", "天": "day", "日": "day", "次": "time", "分": "minute", "分钟": "minute", "秒": "second"}
+    return names.get(part) or (UNITS[part][1] if part in UNITS else part)
