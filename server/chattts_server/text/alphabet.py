@@ -10,7 +10,7 @@ import re
 
 from chattts_server.text.language import Language
 
-_ENDS, _PAUSES = "!?。.！？…", ";:,，；：()（）<>《》「」『』【】[]{}〈〉〔〕—–-/\\|~_·・•"
+_ENDS, _PAUSES = "!?。.！？…", ";:,，；：()（）<>《》「」『』【】[]{}〈〉〔〕—–-/\\|~·・•"
 _SILENT = "\"'`“”‘’„‚«»‹›^\u200b\ufeff\u200d\ufe0f"  # marks that no reader would speak
 _ALLOWED = re.compile(r"[\u4e00-\u9fffA-Za-z，。、,. ]+")
 _STOPS = re.compile(r"[，。、,. ]*[，。、,.][，。、,. ]*")
@@ -24,13 +24,13 @@ def _table(language: Language) -> dict[int, str]:
 
 
 _TABLES: dict[Language, dict[int, str]] = {"zh": _table("zh"), "en": _table("en")}
-_INNER_HYPHEN = re.compile(r"(?<=[A-Za-z])[-_](?=[A-Za-z])")
+_INNER_HYPHEN = re.compile(r"(?<=[A-Za-z])-(?=[A-Za-z])")
 _LINE = re.compile(r"[ \t]*[\r\n\x0b\x0c\x85\u2028\u2029]+\s*")
 
 
 def restrict(text: str, language: Language) -> tuple[str, int]:
     """(text of allowed characters only, how many characters were left out that no mark of punctuation is)."""
-    text = _INNER_HYPHEN.sub(" ", text)
+    text = _INNER_HYPHEN.sub(" ", text.replace("_", " "))
     text = _LINE.sub("。" if language == "zh" else ". ", text)
     text = re.sub(r"\s+", " ", text.translate(_TABLES[language]))
     allowed = "".join(_ALLOWED.findall(text))

@@ -32,6 +32,8 @@ _TIMES = re.compile(rf"(?<=\d) ?[-~–—至到] ?(?={_CLOCK.replace('?P<', '?P<
 _YEARS = re.compile(r"(?<!\d)([12]\d{3}) ?[-~–—至到] ?([12]\d{3})(?=年|学年|赛季)")
 _YEAR = re.compile(r"(?<![\d.,])(\d{4}|\d{2})(?=年(?!级))(年(?:代|前|以前|来|历史)?)?")
 _YEAR_MONTH = re.compile(r"(?<![\d./-])((?:19|20)\d{2})[-/](0?[1-9]|1[0-2])(?![\d./-]|[年月])")
+_DASH_BETWEEN_DATES = re.compile(r"(?<=[日号月年时点分]) ?[-–—~] ?(?=\d)")
+_QUARTER = re.compile(r"(?<!\d)((?:19|20)\d{2})(?=[QH][1-4](?!\d))")
 _GENERATION = re.compile(r"(?<!\d)(\d0|05|95|85|75)(?=后(?!面|来|天|期|排|边))")
 _CLOCK_POINT = re.compile(r"(?<![\d.:])(\d{1,2})点(?!\d+[.:%])(?:(\d{2})分?|(?=[整半钟多左前后，。]))")
 # English
@@ -39,7 +41,7 @@ _MONTH_DAY = re.compile(rf"\b{_MONTH_NAME} (?P<day>[12]\d|3[01]|0?[1-9])(?:st|nd
 _DAY_MONTH = re.compile(rf"(?<![\d.,])(?P<day>[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)? (?:of )?{_MONTH_NAME}(?![A-Za-z])(?:,? (?P<year>[12]\d{{3}})\b)?")
 _MONTH_YEAR = re.compile(rf"\b{_MONTH_NAME},? (?P<year>[12]\d{{3}})\b(?!,\d)")
 _SLASHED = re.compile(rf"{_NO_DIGIT_BEFORE}(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/(?P<year>[12]\d{{3}}){_NO_DIGIT_AFTER}")
-_DECADE = re.compile(r"(?<![\d,.])(?:([12]\d)|['’])(\d0)['’]?s\b")
+_DECADE = re.compile(r"(?<![\d,.])(?:([12]\d)|['’]|(?<=\bthe ))(\d0)['’]?s\b")
 _YEAR_RANGE = re.compile(rf"{_NO_DIGIT_BEFORE}((?:1[5-9]|20)\d{{2}}) ?[-–—~] ?((?:1[5-9]|20)\d{{2}}){_NO_DIGIT_AFTER}")
 _YEAR_IN_TEXT = re.compile(
     r"(?:(?<=\bin )|(?<=\bsince )|(?<=\bof )|(?<=\bby )|(?<=\bfrom )|(?<=\buntil )|(?<=\bbefore )|(?<=\bafter ))"
@@ -60,7 +62,8 @@ def _chinese(text: str) -> str:
     text = _YEAR_MONTH.sub(lambda match: f"{chinese_digits(match[1])}年{chinese_integer(int(match[2]))}月", text)
     text = _YEAR.sub(lambda match: _chinese_year(match[1], match[2] or "年"), text)
     text = _GENERATION.sub(lambda match: chinese_digits(match[1]), text)
-    text = _TIMES.sub("到", text)
+    text = _QUARTER.sub(lambda match: chinese_digits(match[1]), text)
+    text = _DASH_BETWEEN_DATES.sub("到", _TIMES.sub("到", text))
     text = _TIME.sub(_chinese_time, text)
     return _CLOCK_POINT.sub(lambda match: _chinese_clock(match[1], match[2]), text)
 
@@ -131,7 +134,8 @@ def _spell_date(month: int, day: str, year: str | None) -> str:
 
 
 def _spell_day_first(match: re.Match[str]) -> str:
-    read = f"{english_ordinal(int(match['day']))} of {_MONTHS[_month_of(match['month']) - 1]}"
+    article = "" if match.string.endswith("the ", 0, match.start()) else "the "
+    read = f"{article}{english_ordinal(int(match['day']))} of {_MONTHS[_month_of(match['month']) - 1]}"
     return read + (f", {_year(match['year'])}" if match["year"] else "")
 
 

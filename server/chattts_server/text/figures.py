@@ -92,7 +92,9 @@ def _chinese_plain(match: re.Match[str]) -> str:
     if number != "2":
         return _say(number)
     before, following = match.string[max(0, match.start() - 1) : match.start()], match.string[match.end() : match.end() + 3]
-    counted = before not in ("第", "星", "周", "十", "百") and not (before.isascii() and before.isalpha())
+    counted = before not in ("第", "期", "拜", "周", "初", "十", "百") and not (before.isascii() and before.isalpha())
+    if following[1:2].isdigit() and following[0] in "排组列层":
+        return "二"  # 2排3座: the second row
     return "两" if counted and (takes_liang(following) or following[:1] in ("百", "千", "万", "亿")) else "二"
 
 
@@ -106,12 +108,18 @@ def _english(text: str) -> str:
     text = _RATIO.sub(lambda match: " to ".join(spoken(part, "en") for part in match.groups() if part), text)
     text = _CHAIN.sub(lambda match: " dash ".join(spoken(part, "en") if len(part) < 3 else english_digits(part) for part in match.group().split("-")), text)
     text = _SUM.sub(" minus ", text)
-    text = _RANGE.sub(lambda match: f"{spoken(match[1], 'en')} to {spoken(match[2], 'en')}", text)
+    text = _RANGE.sub(_english_range, text)
     text = _TIMES.sub(" times ", text)
     text = _POWER.sub(_english_power, text)
     text = _DECADES.sub(lambda match: f" {plural(spoken(match[1], 'en'))} ", text)
     text = _NEGATIVE.sub(" minus ", _POSITIVE.sub(" plus ", _LETTER_DASH.sub(" ", text)))
     return _PLAIN.sub(lambda match: f" {spoken(match['number'], 'en')} ", text)
+
+
+def _english_range(match: re.Match[str]) -> str:
+    """10-15, and scores: 3-2. 747-8 is a name."""
+    named = len(match[1]) > 2 and len(match[2]) < len(match[1]) and match[1].isdigit()
+    return f"{spoken(match[1], 'en')} {'dash' if named else 'to'} {spoken(match[2], 'en')}"
 
 
 def _english_fraction(numerator: str, denominator: str, small: str = "one") -> str:

@@ -21,12 +21,13 @@ _NAMED = re.compile(
     r"|取件码|取餐码|房号|门牌|群|尾数|机号|序列号|批号|文号|代码)[号码是为:：，( ]{0,4}|代码)(?P<digits>\d{3,}|\d{2,}(?:[- ]\d{2,}){1,4})(?![\d.,%:]*\d|[%元块人个万亿年月份名只次折分层楼])"
 )
 _NAMED_ENGLISH = re.compile(
-    r"(?P<name>\b(?:phone|call|dial|text|fax|PIN|pin|passcode|password|code|ID|id|order|number|account|extension|ext|room|flight|zip|ZIP|serial|tracking|invoice|hotline|case|ticket|suite)"
+    r"(?P<name>\b(?:phone|QQ|call|dial|text|fax|PIN|pin|passcode|password|code|ID|id|order|number|account|extension|ext|room|flight|zip|ZIP|serial|tracking|invoice|hotline|case|ticket|suite)"
     r"(?: (?:number|no|code|is|at|was))?[.:]?(?: is)? ?#?)(?P<digits>\d{3,}(?:[- ]\d{2,}){0,4})(?![\d,.:%]*\d| (?:people|dollars|times|years|days|items|words|minutes|units))"
 )
 _SERVICE = re.compile(rf"{_BEFORE}(\d{{3,5}})(?=电话|热线|急救|报警|火警|客服|平台|医院|国道|省道|公路|路公交|路车|路|航班|次列车|次高铁|次航班)")
 _ROOM = re.compile(rf"{_BEFORE}(\d{{3,4}})(?=室|房间|号房|房(?![租价贷源东子])|教室|会议室|宿舍|病房|包厢|包间|号厅)")
 _LETTERED = re.compile(r"(?<![A-Za-z\d])([A-Za-z]{1,8})-?(\d{3,4})(?![\d.,%]*\d|[%°]|[A-Za-z]{2})")
+_PLATE = re.compile(r"(?<=[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼])([A-Z])[·•. ]?([A-Z0-9]{5,6})(?![A-Za-z0-9])")
 _GROUPS = re.compile(r"\d+|[Xx+]")
 
 
@@ -35,6 +36,7 @@ def read_ids(text: str, language: Language) -> str:
         text = pattern.sub(lambda match: _spell(match.group(), language), text)
     if language == "zh":
         text = _NAMED.sub(lambda match: match["name"] + _spell(match["digits"], "zh"), text)
+        text = _PLATE.sub(lambda match: match[1] + re.sub(r"\d", lambda digit: _chinese(digit.group()), match[2]), text)
         text = _SERVICE.sub(lambda match: _spell(match[1], "zh"), text)
         text = _ROOM.sub(lambda match: _spell(match[1], "zh"), text)
         return _LETTERED.sub(lambda match: match[1] + _spell(match[2], "zh"), text)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from chattts_server.text.language import Language
 from chattts_server.text.numbers import spoken
+from chattts_server.text.units import UNITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,19 @@ _AMOUNT = re.compile(
 )
 _BEHIND = re.compile(rf"(?<![\d.,A-Za-z])(?P<low>{_NUMBER}){_SCALE} ?(?P<code>{_CODE})(?![A-Za-z])")
 _PER = re.compile(
-    r"(?<=[元块])/(?=人|月|年|天|日|斤|公斤|千克|克|吨|件|个|次|位|小时|时|平|平方|平米|亩|份|晚|瓶|盒|箱|股|度|升|米|套|张|台|kg|km|m|g|L|t|h)"
+    r"(?<=[元块])/(?=人|月|年|天|日|斤|公斤|千克|克|吨|件|个|次|位|小时|时|平|平方|平米|亩|份|晚|瓶|盒|箱|股|度|升|米|套|张|台)"
 )
+_PER_UNIT = re.compile(r"(?<=[元块])/(" + "|".join(sorted((unit for unit in UNITS if unit.isalpha()), key=len, reverse=True)) + r")(?![A-Za-z])")
+_ATTRIBUTE = re.compile(r"(?:^|[^A-Za-z])(?:an?|the|this) $", re.IGNORECASE)
+_NOUN = re.compile(r" (?!(?:per|in|of|for|to|and|or|a|an|each|is|was|off|from|on|at|by|that|with|more|less)\b)[a-z]")
 _PER_ENGLISH = re.compile(r"(?<=[a-z]) ?/ ?(?=(?:month|mo|year|yr|day|hour|hr|person|night|week|unit|item|kg|lb|user)\b)")
 
 
 def read_money(text: str, language: Language) -> str:
     if language == "zh":
         text = _BEHIND.sub(_chinese_behind, text)
-        return _PER.sub("每", _AMOUNT.sub(_chinese, text))
+        text = _PER.sub("每", _AMOUNT.sub(_chinese, text))
+        return _PER_UNIT.sub(lambda match: "每" + UNITS[match[1]][0], text)
     text = _BEHIND.sub(_english_behind, text)
     return _PER_ENGLISH.sub(" per ", _AMOUNT.sub(_english, text))
 
@@ -110,10 +115,16 @@ def _english(match: re.Match[str]) -> str:
     if match["high"]:
         read = f"{spoken(match['low'], 'en')} to {spoken(match['high'], 'en')}{scale} {currency.many}"
     elif scale:
-        read = f"{spoken(match['low'], 'en')}{scale} {currency.many}"
+        read = f"{spoken(match['low'], 'en')}{scale} {currency.one if _is_attribute(match) else currency.many}"
     else:
         read = _english_coins(match["low"].replace(",", ""), currency)
     return f" {minus}{read}" + ("" if match["unit"] is None else " ")
+
+
+def _is_attribute(match: re.Match[str]) -> bool:
+    """A $2bn company: two billion dollar."""
+    before = match.string[max(0, match.start() - 6) : match.start()]
+    return bool(_ATTRIBUTE.search(before)) and bool(_NOUN.match(match.string, match.end()))
 
 
 def _english_behind(match: re.Match[str]) -> str:

@@ -77,7 +77,7 @@ def _english_words(value: int, form: str) -> str:
 
 
 def chinese_integer(value: int) -> str:
-    """Up to 10^12. Two is 两 at the head of 百, 千, 万 and 亿, and 二 elsewhere: 2200 -> 两千二百."""
+    """Up to 10^12. Two is 两 at the head of 千, 万 and 亿 and of a round 百: 2200 两千二百, 220 二百二十."""
     if value == 0:
         return DIGITS[0]
     groups: list[int] = []
@@ -90,7 +90,7 @@ def chinese_integer(value: int) -> str:
         if group:
             gap = read and (group < 1000 or groups[place + 1] == 0)  # 10001 is 一万零一
             read += ("零" if gap and not read.endswith("零") else "") + _chinese_group(group) + ("", "万", "亿")[place]
-    if read.startswith("二") and read[1:2] in ("百", "千", "万", "亿"):
+    if read.startswith(("二千", "二万", "二亿")) or read in ("二百", "二百万", "二百亿"):
         read = "两" + read[1:]
     return read[1:] if read.startswith("一十") else read
 

@@ -10,22 +10,25 @@ from chattts_server.text.units import UNITS
 
 NUMBER = r"\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,12})?"
 _SIGNED = rf"(?:(?<![A-Za-z0-9)%])[-+±])?{NUMBER}"
-_RANGE = rf"(?<![\d.,A-Za-z])(?P<low>{_SIGNED})(?P<lowsign>%|‰|°C?)? ?(?:(?P<to>[-~–—至到]|±) ?(?P<high>{_SIGNED}) ?)?"
+_RANGE = rf"(?<![\d.,/A-Za-z])(?P<low>{_SIGNED})(?P<lowsign>%|‰|°C?)? ?(?:(?P<to>[-~–—至到]|±) ?(?P<high>{_SIGNED}) ?)?"
 _PERCENT = re.compile(_RANGE + r" ?(?P<sign>[%‰])")
 _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 _PER = {"次": "次", "分": "分钟", "分钟": "分钟", "秒": "秒", "天": "天", "日": "日", "小时": "小时", "时": "小时", "年": "年", "月": "月", "人": "人"}
 _PER_NAME = "|".join(sorted(_PER, key=len, reverse=True))
 _QUANTITY = re.compile(
-    _RANGE + rf" ?(?P<unit>{_UNIT})(?P<per>(?:[/·]| per )(?:(?:{_UNIT}|day|d)(?![A-Za-z0-9^])|{_PER_NAME})){{0,1}}"
+    _RANGE + rf"(?P<scale>[百千万亿]{{0,2}}) ?(?P<unit>{_UNIT})(?P<per>(?:[/·]| per )(?:(?:{_UNIT}|day|d)(?![A-Za-z0-9^])|{_PER_NAME})){{0,1}}"
     r"(?:/(?P<third>d|day|kg|min|h|天|日|次)(?![A-Za-z0-9]))?(?![A-Za-z0-9^]|(?<=[VAUN])[级型])"
 )
 _PRESSURE = re.compile(r"(?<![\d/.])(\d{2,3})/(\d{2,3}) ?(?:mmHg|毫米汞柱)")
+_POWER_PER = re.compile(rf"(?<=\d)(\^-?\d{{1,3}}) ?/ ?({_UNIT})(?![A-Za-z0-9])")  # 5.6×10^9/L
 _TIMES_PER = re.compile(r"(?<=次)/(?=分|秒|天|日|周|月|年|小时)")
 
 
 def read_quantities(text: str, language: Language) -> str:
     text = _PRESSURE.sub(lambda match: _pressure(match[1], match[2], language), text)
     text = _TIMES_PER.sub("每", text)
+    per, place = ("每", 0) if language == "zh" else (" per ", 1)
+    text = _POWER_PER.sub(lambda match: f"{match[1]}{per}{UNITS[match[2]][place]}", text)
     text = _PERCENT.sub(lambda match: _percent(match, language), text)
     return _QUANTITY.sub(lambda match: _quantity(match, language), text)
 
@@ -69,8 +72,8 @@ def _quantity(match: re.Match[str], language: Language) -> str:
         return match.group()
     denominators = [part for part in ((match["per"] or "").strip("/· ").removeprefix("per ").strip(), match["third"]) if part]
     if language == "zh":
-        read = ("两" if low == "2" and not high else _signed(low, "zh")) + (_joint(match, "zh") + _signed(high, "zh") if high else "")
-        return read + UNITS[unit][0] + "".join("每" + _chinese_denominator(part) for part in denominators)
+        read = ("两" if low == "2" and not high and not match["scale"] else _signed(low, "zh")) + (_joint(match, "zh") + _signed(high, "zh") if high else "")
+        return read + match["scale"] + UNITS[unit][0] + "".join("每" + _chinese_denominator(part) for part in denominators)
     read = f" {_signed(low, 'en')}" + (f"{_joint(match, 'en')}{_signed(high, 'en')}" if high else "")
     name = UNITS[unit][1] if low == "1" and not high else UNITS[unit][2]
     return f"{read} {name}" + "".join(f" per {_english_denominator(part)}" for part in denominators)

@@ -27,10 +27,9 @@ _TOPIC = re.compile(r"#([^#\s]{1,40})#")  # 微博's way; the signs only mark
 _HEADING = re.compile(r"(?m)^ {0,3}#{1,6} ")  # Markdown
 _EMPHASIS = re.compile(r"(\*{1,3})(?=[^\s*])([^*\n]{1,200})(?<=[^\s*])\1")
 _BULLET = re.compile(r"(?m)^ {0,6}[*+] (?=\S)")
-_COMPARED = re.compile(r"(?<=[\w。\u4e00-\u9fff]) ?([<>])(=?) ?(?=[\w\u4e00-\u9fff])")
-_SHARP = re.compile(r"\b([CF])#")
-_PLUSES = re.compile(r"\b(C)\+\+")
-_MINUS = re.compile(r"(?<=[A-Za-z]) - (?=[A-Za-z] ?=)")
+_COMPARED = re.compile(r"(?<=[\w。\u4e00-\u9fff]) {0,3}([<>])(=?) {0,3}(?=[\w\u4e00-\u9fff])")
+_SHARP = re.compile(r"(?<![A-Za-z])([CF])#")
+_PLUSES = re.compile(r"(?<![A-Za-z])(C)\+\+")
 _DOT = re.compile(r"(?<=[A-Za-z\u4e00-\u9fff])\.(?=[A-Za-z])")
 _INITIALS = re.compile(r"(?<![A-Za-z])(?:[A-Za-z]\.){2,8}(?:[A-Za-z](?![A-Za-z]))?")
 _ZERO_WIDTH = re.compile("[\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff\u00ad]")

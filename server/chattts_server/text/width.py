@@ -22,11 +22,12 @@ _FRACTION = re.compile(r"(?:(\d) ?)?([¼-¾⅐-⅞])")
 _ROMAN = {chr(0x2160 + n): str(n + 1) for n in range(12)} | {chr(0x2170 + n): str(n + 1) for n in range(12)}
 _FORMS = str.maketrans(
     _ROMAN
-    | {"㎡": "m^2", "㎥": "m^3", "㎢": "km^2", "㎝": "cm", "〇": "零", "µ": "μ", "℃": "°C", "℉": "°F", "№": "No.",
+    | {"㎡": "m^2", "㎥": "m^3", "㎢": "km^2", "㎝": "cm", "〇": "零", "後": "后", "於": "于", "µ": "μ", "℃": "°C", "℉": "°F", "№": "No.",
        "−": "-", "‐": "-", "‑": "-", "⁄": "/", "∕": "/", "′": "'", "´": "'", "＇": "'", "ß": "ss", "æ": "ae", "Æ": "AE",
        "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ı": "i", "の": "的",
        "™": " TM ", "®": "", "©": ""}
 )  # fmt: skip
+_GAP = re.compile(r"(?<=[\u4e00-\u9fff]{2})[ \u3000]+(?=[\u4e00-\u9fff]{2})")  # in a chat, a space is a stop
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)：(?=\d)")
 _GROUPED = re.compile(r"(?<![\d，])\d{1,3}(?:，\d{3})+(?![\d，])")
 _ACCENTED = re.compile(r"[\u00c0-\u024f\u1e00-\u1eff]")
@@ -35,8 +36,8 @@ _UNSIMPLE = re.compile(r"[\u4e00-\u9fff]")
 
 def fold(text: str) -> str:
     """Full width to half, but for Chinese stops; traditional characters to simple ones; Latin letters without accents."""
-    text = _FRACTION.sub(_spell_fraction, text)
-    text = _ENCLOSED.sub(lambda match: f" {unicodedata.normalize('NFKC', match.group()).strip('().')} ", text)
+    text = _FRACTION.sub(_spell_fraction, _GAP.sub("，", text))
+    text = _ENCLOSED.sub(lambda match: f"，{unicodedata.normalize('NFKC', match.group()).strip('().')}，", text)
     text = _SUPERSCRIPT.sub(lambda match: "^" + match.group().translate(_SUPERSCRIPTS), text).translate(_FORMS)
     parts = _KEPT.split(text)
     parts[::2] = [unicodedata.normalize("NFKC", part) for part in parts[::2]]
