@@ -32,15 +32,20 @@ _TIMES = re.compile(rf"(?<=\d) ?[-~–—至到] ?(?={_CLOCK.replace('?P<', '?P<
 _YEARS = re.compile(r"(?<!\d)([12]\d{3}) ?[-~–—至到] ?([12]\d{3})(?=年|学年|赛季)")
 _YEAR = re.compile(r"(?<![\d.,])(\d{4}|\d{2})(?=年(?!级))(年(?:代|前|以前|来|历史)?)?")
 _YEAR_MONTH = re.compile(r"(?<![\d./-])((?:19|20)\d{2})[-/](0?[1-9]|1[0-2])(?![\d./-]|[年月])")
-_DASH_BETWEEN_DATES = re.compile(r"(?<=[日号月年时点分]) ?[-–—~] ?(?=\d)")
-_QUARTER = re.compile(r"(?<!\d)((?:19|20)\d{2})(?=[QH][1-4](?!\d))")
+_DASH_BETWEEN_DATES = re.compile(r"(?<=[日号月年时点分]) ?[-–—~] ?(?=\d|次日|翌日)")
+_QUARTER = re.compile(r"(?<!\d)((?:19|20)\d{2})(?=[QH][1-4](?!\d)|赛季|财年|年度|届|款|春夏|秋冬|世界杯|奥运|欧洲杯|双十一)")
 _GENERATION = re.compile(r"(?<!\d)(\d0|05|95|85|75)(?=后(?!面|来|天|期|排|边))")
 _CLOCK_POINT = re.compile(r"(?<![\d.:])(\d{1,2})点(?!\d+[.:%])(?:(\d{2})分?|(?=[整半钟多左前后，。]))")
+_SLASHED_DAY = re.compile(r"((?:今天|明天|昨天|后天|日期|生日|截止到?)[是:：在为]? ?)(0?[1-9]|1[0-2])/(0?[1-9]|[12]\d|3[01])(?![\d/])")
+_MINUTES_SECONDS = re.compile(r"(?<![\d.])(\d{1,3})['’](\d{1,2})[\"”]")
 # English
 _MONTH_DAY = re.compile(rf"\b{_MONTH_NAME} (?P<day>[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)?\b(?:(?P<comma>,?) (?P<year>[12]\d{{3}})\b(?! ?[A-Za-z]?\d))?")
 _DAY_MONTH = re.compile(rf"(?<![\d.,])(?P<day>[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)? (?:of )?{_MONTH_NAME}(?![A-Za-z])(?:,? (?P<year>[12]\d{{3}})\b)?")
 _MONTH_YEAR = re.compile(rf"\b{_MONTH_NAME},? (?P<year>[12]\d{{3}})\b(?!,\d)")
 _SLASHED = re.compile(rf"{_NO_DIGIT_BEFORE}(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/(?P<year>[12]\d{{3}}){_NO_DIGIT_AFTER}")
+_ENGLISH_SLASHED_DAY = re.compile(r"\b((?:on|by|before|until|since|after|due|from) )(0?[1-9]|1[0-2])/(0?[1-9]|[12]\d|3[01])(?![\d/])", re.IGNORECASE)
+_HALF_DAYS = re.compile(r"(?<=[ap]m) ?[-–—] ?(?=\d)", re.IGNORECASE)
+_FEET_INCHES = re.compile(r"(?<![\d.])(\d)['’](\d{1,2})[\"”]")
 _DECADE = re.compile(r"(?<![\d,.])(?:([12]\d)|['’]|(?<=\bthe ))(\d0)['’]?s\b")
 _YEAR_RANGE = re.compile(rf"{_NO_DIGIT_BEFORE}((?:1[5-9]|20)\d{{2}}) ?[-–—~] ?((?:1[5-9]|20)\d{{2}}){_NO_DIGIT_AFTER}")
 _YEAR_IN_TEXT = re.compile(
@@ -57,13 +62,16 @@ def read_dates(text: str, language: Language) -> str:
 
 
 def _chinese(text: str) -> str:
-    text = _ISO.sub(lambda match: _chinese_date(match), text)
+    text = _DASH_BETWEEN_DATES.sub("到", text)
+    text = _ISO.sub(_chinese_date, text)
+    text = _SLASHED_DAY.sub(lambda match: f"{match[1]}{chinese_integer(int(match[2]))}月{chinese_integer(int(match[3]))}日", text)
+    text = _MINUTES_SECONDS.sub(r"\1分\2秒", text)
     text = _YEARS.sub(lambda match: f"{chinese_digits(match[1])}到{chinese_digits(match[2])}", text)
     text = _YEAR_MONTH.sub(lambda match: f"{chinese_digits(match[1])}年{chinese_integer(int(match[2]))}月", text)
     text = _YEAR.sub(lambda match: _chinese_year(match[1], match[2] or "年"), text)
     text = _GENERATION.sub(lambda match: chinese_digits(match[1]), text)
     text = _QUARTER.sub(lambda match: chinese_digits(match[1]), text)
-    text = _DASH_BETWEEN_DATES.sub("到", _TIMES.sub("到", text))
+    text = _TIMES.sub("到", text)
     text = _TIME.sub(_chinese_time, text)
     return _CLOCK_POINT.sub(lambda match: _chinese_clock(match[1], match[2]), text)
 
@@ -108,6 +116,8 @@ def _chinese_clock(hour: str, minute: str | None) -> str:
 def _english(text: str) -> str:
     text = _ISO.sub(lambda match: _spell_date(int(match["month"]), match["day"], match["year"]) + " ", text)
     text = _SLASHED.sub(_english_slashed, text)
+    text = _ENGLISH_SLASHED_DAY.sub(lambda match: match[1] + _spell_date(int(match[2]), match[3], None), text)
+    text = _FEET_INCHES.sub(r"\1 foot \2", _HALF_DAYS.sub(" to ", text))
     text = _MONTH_DAY.sub(lambda match: _spell_date(_month_of(match["month"]), match["day"], match["year"]), text)
     text = _DAY_MONTH.sub(lambda match: _spell_day_first(match), text)
     text = _MONTH_YEAR.sub(lambda match: f"{_MONTHS[_month_of(match['month']) - 1]} {_year(match['year'])}", text)

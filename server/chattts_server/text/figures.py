@@ -32,10 +32,15 @@ _ENGLISH_ORDINAL = re.compile(r"(?<![\w.,])(\d{1,9})(?:st|nd|rd|th)\b")
 _NUMERO = re.compile(r"\b[Nn][Oo]\.? ?(?=\d)|(?<![\w#])#(?=\d)")
 _POSITIVE = re.compile(r"(?<![\w)=])\+(?=\d)")
 _NEGATIVE = re.compile(rf"(?<![\w)=.])-(?=\d)|(?<=[=(]) ?-(?=\d)|(?<=[{HAN}])-(?=\d)")
+_LETTERED_RANGE = re.compile(r"(?<=\d) ?[-–—~] ?(?=[A-Z]\d)")  # P45-P67
+_ABOUT = re.compile(r"(?<![\w)])[~≈] ?(?=\d)")
+_TIMES_AS = re.compile(r"(?<=\d)[xX](?![A-Za-z\d])")
+_METRES = re.compile(r"(?<=\d米)(\d{2})(?![\d.])")  # 1米65
+_PAGE = re.compile(r"第(\d{1,5})/(\d{1,5})(?=[页章集课题])")
 _LETTER_DASH = re.compile(r"(?<=[A-Za-z])-(?=\d)|(?<=\d)-(?=[A-Za-z])")
 _TEN_THOUSAND = re.compile(r"(?<=\d)[wW](?=[\s，。！？+多人块元粉个]|$)")
 _VERSION = re.compile(r"\b([vV])(?:er)?\.? ?(?=\d)")
-_DECADES = re.compile(r"(?<![\d,.])(\d{2,4})s\b")
+_DECADES = re.compile(r"(?<![\d,.])(\d{2,7})s\b")
 _PLAIN = re.compile(r"(?P<number>\d+(?:\.\d+)?)")
 
 
@@ -47,7 +52,9 @@ def read_figures(text: str, language: Language) -> str:
 
 
 def _chinese(text: str) -> str:
-    text = _TEN_THOUSAND.sub("万", text)
+    text = _METRES.sub(lambda match: chinese_digits(match[1]), _TEN_THOUSAND.sub("万", text))
+    text = _PAGE.sub(lambda match: f"第{match[1]}{match.string[match.end()]}，共{match[2]}", text)
+    text = _TIMES_AS.sub("倍", _LETTERED_RANGE.sub("到", _ABOUT.sub("约", text)))
     text = _DOTTED.sub(lambda match: "点".join(_component(part) for part in match.group().split(".")), text)
     text = _MIXED.sub(lambda match: f"{_say(match[1])}又{_say(match[3])}分之{_say(match[2])}", text)
     text = _ROUND_THE_CLOCK.sub("二十四乘七", text)
@@ -77,7 +84,8 @@ def _chinese_range(match: re.Match[str]) -> str:
     low, high = match[1], match[2]
     following = match.string[match.end() : match.end() + 3]
     first = "两" if low == "2" and takes_liang(following) else _say(low)
-    return f"{first}到{_say(high)}"
+    second = "两" if high == "2" and takes_liang(following) else _say(high)
+    return f"{first}到{second}"
 
 
 def _chinese_power(match: re.Match[str]) -> str:
@@ -99,6 +107,7 @@ def _chinese_plain(match: re.Match[str]) -> str:
 
 
 def _english(text: str) -> str:
+    text = _TIMES_AS.sub(" times", _LETTERED_RANGE.sub(" to ", _ABOUT.sub("about ", text)))
     text = _DOTTED.sub(lambda match: f" {' point '.join(spoken(part, 'en') if len(part) < 3 else english_digits(part) for part in match.group().split('.'))} ", text)
     text = _ENGLISH_ORDINAL.sub(lambda match: f" {english_ordinal(int(match[1]))} ", text)
     text = _ROUND_THE_CLOCK.sub("twenty four seven", text)
@@ -111,7 +120,7 @@ def _english(text: str) -> str:
     text = _RANGE.sub(_english_range, text)
     text = _TIMES.sub(" times ", text)
     text = _POWER.sub(_english_power, text)
-    text = _DECADES.sub(lambda match: f" {plural(spoken(match[1], 'en'))} ", text)
+    text = _DECADES.sub(lambda match: f" {plural(spoken(match[1], 'en').removeprefix('one '))} ", text)
     text = _NEGATIVE.sub(" minus ", _POSITIVE.sub(" plus ", _LETTER_DASH.sub(" ", text)))
     return _PLAIN.sub(lambda match: f" {spoken(match['number'], 'en')} ", text)
 

@@ -9,7 +9,7 @@ from chattts_server.text.numbers import chinese_digits, english_digits
 
 _BEFORE, _AFTER = r"(?<![\d.,A-Za-z/-])", r"(?![\d]|[.,/-]\d|[A-Za-z])"
 _PHONE = re.compile(
-    rf"{_BEFORE}(?:(?P<plus>\+)\d{{1,3}}[- ]?)?(?:1[3-9]\d{{9}}|1[3-9]\d[- ]\d{{4}}[- ]\d{{4}}|\(?0\d{{2,3}}\)?[- ]?\d{{7,8}}(?:-\d{{1,6}})?"
+    rf"{_BEFORE}(?:(?P<plus>\+)\d{{1,3}}[- ]?)?(?:1[3-9]\d{{9}}|1[3-9]\d[- ]\d{{4}}[- ]\d{{4}}|\(?0\d{{2,3}}\)?[- ]?(?:\d{{7,8}}|\d{{4}}[- ]\d{{4}})(?:-\d{{1,6}})?"
     rf"|[48]00[- ]?\d{{3}}[- ]?\d{{4}}|[48]00-\d{{4}}-\d{{3}}|\(\d{{3}}\) ?\d{{3}}[-. ]\d{{4}}|\d{{3}}[-. ]\d{{3}}[-. ]\d{{4}}|\d{{3}}-\d{{4}}){_AFTER}"
 )
 _INTERNATIONAL = re.compile(rf"{_BEFORE}\+\d{{1,3}}(?:[- ]\d{{2,5}}){{2,4}}{_AFTER}")
@@ -18,20 +18,22 @@ _CARD = re.compile(rf"{_BEFORE}\d{{4}}(?:[ -]\d{{4}}){{2,4}}(?:[ -]\d{{1,3}})?{_
 _LONG = re.compile(r"(?<![\d.,])\d{11,}(?![\d.,]*\d|\.\d)(?! ?(?:[元块人万亿美欧]|dollars|people|years))")
 _NAMED = re.compile(
     r"(?P<name>(?:电话|手机|热线|客服|拨打|致电|打|微信|QQ|qq|身份证|订单|单号|编号|尾号|账号|帐号|卡号|验证码|校验码|密码|学号|工号|证号|车牌|邮编"
-    r"|取件码|取餐码|房号|门牌|群|尾数|机号|序列号|批号|文号|代码)[号码是为:：，( ]{0,4}|代码)(?P<digits>\d{3,}|\d{2,}(?:[- ]\d{2,}){1,4})(?![\d.,%:]*\d|[%元块人个万亿年月份名只次折分层楼])"
+    r"|取件码|号(?=[码:：是为])|取餐码|房号|门牌|群|尾数|机号|序列号|批号|文号|代码)[号码是为:：，( ]{0,4}|代码)(?P<digits>\d{2,}(?:[- ]\d{2,}){1,4}|\d{3,})(?![\d.,%:]*\d|[%元块人个万亿年月份名只次折分层楼])"
 )
 _NAMED_ENGLISH = re.compile(
     r"(?P<name>\b(?:phone|QQ|call|dial|text|fax|PIN|pin|passcode|password|code|ID|id|order|number|account|extension|ext|room|flight|zip|ZIP|serial|tracking|invoice|hotline|case|ticket|suite)"
     r"(?: (?:number|no|code|is|at|was))?[.:]?(?: is)? ?#?)(?P<digits>\d{3,}(?:[- ]\d{2,}){0,4})(?![\d,.:%]*\d| (?:people|dollars|times|years|days|items|words|minutes|units))"
 )
-_SERVICE = re.compile(rf"{_BEFORE}(\d{{3,5}})(?=电话|热线|急救|报警|火警|客服|平台|医院|国道|省道|公路|路公交|路车|路|航班|次列车|次高铁|次航班)")
+_SERVICE = re.compile(rf"{_BEFORE}(\d{{3,5}})(?=电话|热线|急救|报警|火警|客服|平台|医院|国道|省道|公路|路公交|路车|路|航班|次列车|次高铁|次航班|官网|网站)")
 _ROOM = re.compile(rf"{_BEFORE}(\d{{3,4}})(?=室|房间|号房|房(?![租价贷源东子])|教室|会议室|宿舍|病房|包厢|包间|号厅)")
-_LETTERED = re.compile(r"(?<![A-Za-z\d])([A-Za-z]{1,8})-?(\d{3,4})(?![\d.,%]*\d|[%°]|[A-Za-z]{2})")
+_LETTERED = re.compile(r"(?<![A-Za-z\d])([A-Za-z]{1,12}[-_]?)(\d{3,20})(?![\d.,%]*\d|[%°]|[A-Za-z]{2})")
 _PLATE = re.compile(r"(?<=[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼])([A-Z])[·•. ]?([A-Z0-9]{5,6})(?![A-Za-z0-9])")
+_MASKED = re.compile(r"(?<!\d)(\d{2,6})[*×xX]{2,12}(\d{2,6})(?!\d)")  # 138****1234
 _GROUPS = re.compile(r"\d+|[Xx+]")
 
 
 def read_ids(text: str, language: Language) -> str:
+    text = _MASKED.sub(lambda match: f"{_spell(match[1], language)}，{_spell(match[2], language)}", text)
     for pattern in (_IDENTITY, _CARD, _PHONE, _INTERNATIONAL, _LONG):
         text = pattern.sub(lambda match: _spell(match.group(), language), text)
     if language == "zh":
@@ -39,9 +41,9 @@ def read_ids(text: str, language: Language) -> str:
         text = _PLATE.sub(lambda match: match[1] + re.sub(r"\d", lambda digit: _chinese(digit.group()), match[2]), text)
         text = _SERVICE.sub(lambda match: _spell(match[1], "zh"), text)
         text = _ROOM.sub(lambda match: _spell(match[1], "zh"), text)
-        return _LETTERED.sub(lambda match: match[1] + _spell(match[2], "zh"), text)
+        return _LETTERED.sub(lambda match: match[1].rstrip("-") + _spell(match[2], "zh"), text)
     text = _NAMED_ENGLISH.sub(lambda match: match["name"].rstrip("#") + _spell(match["digits"], "en"), text)
-    return _LETTERED.sub(lambda match: match[1] + _spell(match[2], "en"), text)
+    return _LETTERED.sub(lambda match: match[1].rstrip("-") + _spell(match[2], "en"), text)
 
 
 def _spell(number: str, language: Language) -> str:

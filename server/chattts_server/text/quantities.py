@@ -10,7 +10,7 @@ from chattts_server.text.units import UNITS
 
 NUMBER = r"\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,12})?"
 _SIGNED = rf"(?:(?<![A-Za-z0-9)%])[-+±])?{NUMBER}"
-_RANGE = rf"(?<![\d.,/A-Za-z])(?P<low>{_SIGNED})(?P<lowsign>%|‰|°C?)? ?(?:(?P<to>[-~–—至到]|±) ?(?P<high>{_SIGNED}) ?)?"
+_RANGE = rf"(?<![\d.,A-Za-z])(?<!\d/)(?P<low>{_SIGNED})(?P<lowsign>%|‰|°C?)? ?(?:(?P<to>[-~–—至到]|±) ?(?P<high>{_SIGNED}) ?)?"
 _PERCENT = re.compile(_RANGE + r" ?(?P<sign>[%‰])")
 _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 _PER = {"次": "次", "分": "分钟", "分钟": "分钟", "秒": "秒", "天": "天", "日": "日", "小时": "小时", "时": "小时", "年": "年", "月": "月", "人": "人"}
@@ -21,14 +21,19 @@ _QUANTITY = re.compile(
 )
 _PRESSURE = re.compile(r"(?<![\d/.])(\d{2,3})/(\d{2,3}) ?(?:mmHg|毫米汞柱)")
 _POWER_PER = re.compile(rf"(?<=\d)(\^-?\d{{1,3}}) ?/ ?({_UNIT})(?![A-Za-z0-9])")  # 5.6×10^9/L
+_APART = re.compile(r"(?<=\d) +(?=\d)(?!\s*\d{1,2}/\d)")  # iPhone 16 128GB: two numbers, never one
+_FRACTION_OF = re.compile(rf"(?<![\d./])(\d{{1,3}}/\d{{1,3}}) ?({_UNIT})(?![A-Za-z0-9^/])")  # 1/4 tsp
 _TIMES_PER = re.compile(r"(?<=次)/(?=分|秒|天|日|周|月|年|小时)")
 
 
 def read_quantities(text: str, language: Language) -> str:
     text = _PRESSURE.sub(lambda match: _pressure(match[1], match[2], language), text)
     text = _TIMES_PER.sub("每", text)
+    if language == "zh":
+        text = _APART.sub("，", text)
     per, place = ("每", 0) if language == "zh" else (" per ", 1)
     text = _POWER_PER.sub(lambda match: f"{match[1]}{per}{UNITS[match[2]][place]}", text)
+    text = _FRACTION_OF.sub(lambda match: f"{match[1]}{' ' * place}{UNITS[match[2]][place]}", text)
     text = _PERCENT.sub(lambda match: _percent(match, language), text)
     return _QUANTITY.sub(lambda match: _quantity(match, language), text)
 
@@ -80,9 +85,12 @@ def _quantity(match: re.Match[str], language: Language) -> str:
 
 
 def _is_other(match: re.Match[str], language: Language) -> bool:
-    """`5 in Paris`, `3 m old`: a word, not a unit. A unit that is a word has no space before it."""
-    after = match.string[match.end() : match.end() + 2]
-    return language == "en" and match["unit"] == "in" and bool(re.match(" [a-z]", after)) and " in" in match.group()
+    """`1 in 5`, `6 in all`, `1,000s of people`, `B-52s`: no unit."""
+    if language == "zh":
+        return False
+    if match["unit"] == "in":
+        return " in" in match.group() and bool(re.match(" [a-z0-9]", match.string[match.end() : match.end() + 2]))
+    return match["unit"] == "s" and (match.string.startswith(" of", match.end()) or match["low"].startswith("-"))
 
 
 def _chinese_denominator(part: str) -> str:

@@ -39,6 +39,8 @@ l 升 liter liters
 dL 分升 deciliter deciliters
 dl 分升 deciliter deciliters
 μL 微升 microliter microliters
+tbsp 汤匙 tablespoon tablespoons
+tsp 茶匙 teaspoon teaspoons
 gal 加仑 gallon gallons
 mm^2 平方毫米 square_millimeter square_millimeters
 cm^2 平方厘米 square_centimeter square_centimeters
