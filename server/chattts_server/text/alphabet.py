@@ -13,7 +13,7 @@ from chattts_server.text.language import Language
 _ENDS, _PAUSES = "!?。.！？…", ";:,，；：()（）<>《》「」『』【】[]{}〈〉〔〕—–-/\\|~·・•"
 _SILENT = "\"'`“”‘’„‚«»‹›^\u200b\ufeff\u200d\ufe0f"  # marks that no reader would speak
 _ALLOWED = re.compile(r"[\u4e00-\u9fffA-Za-z，。、,. ]+")
-_STOPS = re.compile(r"[，。、,. ]*[，。、,.][，。、,. ]*")
+_STOPS = re.compile(r"[，。、,. ]+")
 
 
 def _table(language: Language) -> dict[int, str]:
@@ -25,13 +25,12 @@ def _table(language: Language) -> dict[int, str]:
 
 _TABLES: dict[Language, dict[int, str]] = {"zh": _table("zh"), "en": _table("en")}
 _INNER_HYPHEN = re.compile(r"(?<=[A-Za-z])-(?=[A-Za-z])")
-_LINE = re.compile(r"[ \t]*[\r\n\x0b\x0c\x85\u2028\u2029]+\s*")
 
 
 def restrict(text: str, language: Language) -> tuple[str, int]:
     """(text of allowed characters only, how many characters were left out that no mark of punctuation is)."""
+    text = text.replace("\n", "。" if language == "zh" else ". ")
     text = _INNER_HYPHEN.sub(" ", text.replace("_", " "))
-    text = _LINE.sub("。" if language == "zh" else ". ", text)
     text = re.sub(r"\s+", " ", text.translate(_TABLES[language]))
     allowed = "".join(_ALLOWED.findall(text))
     return allowed, len(text) - len(allowed)
@@ -40,7 +39,6 @@ def restrict(text: str, language: Language) -> tuple[str, int]:
 def tidy(text: str) -> str:
     """One stop where there were several, none at the start, single spaces, and no space before a stop."""
     text = _STOPS.sub(_strongest, text)
-    text = re.sub(r" {2,}", " ", text)
     text = re.sub(r"(?<=[\u4e00-\u9fff]) (?=[\u4e00-\u9fff])", "", text)
     return text.strip().lstrip("，。、,. ")
 
@@ -48,5 +46,7 @@ def tidy(text: str) -> str:
 def _strongest(match: re.Match[str]) -> str:
     """Of several stops the one that ends a sentence, else the first; English ones keep a space behind them."""
     stops = match.group().replace(" ", "")
+    if not stops:
+        return " "
     stop = next((one for one in stops if one in "。."), stops[0])
     return stop + (" " if stop in ",." else "")

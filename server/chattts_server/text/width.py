@@ -27,6 +27,8 @@ _FORMS = str.maketrans(
        "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ı": "i", "の": "的",
        "™": " TM ", "®": "", "©": ""}
 )  # fmt: skip
+_ENDS_OF_LINE = str.maketrans(dict.fromkeys("\r\x0b\x0c\x85\u2028\u2029", "\n"))
+_BLANKS, _LINES = re.compile(r"[^\S\n]+"), re.compile(r" ?\n[ \n]*")
 _GAP = re.compile(r"(?<=[\u4e00-\u9fff]{2})[ \u3000]+(?=[\u4e00-\u9fff]{2})")  # in a chat, a space is a stop
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)：(?=\d)")
 _GROUPED = re.compile(r"(?<![\d，])\d{1,3}(?:，\d{3})+(?![\d，])")
@@ -36,6 +38,7 @@ _UNSIMPLE = re.compile(r"[\u4e00-\u9fff]")
 
 def fold(text: str) -> str:
     """Full width to half, but for Chinese stops; traditional characters to simple ones; Latin letters without accents."""
+    text = _LINES.sub("\n", _BLANKS.sub(" ", text.translate(_ENDS_OF_LINE)))  # also so that no pass can be slow on a long run of blanks
     text = _FRACTION.sub(_spell_fraction, _GAP.sub("，", text))
     text = _ENCLOSED.sub(lambda match: f"，{unicodedata.normalize('NFKC', match.group()).strip('().')}，", text)
     text = _SUPERSCRIPT.sub(lambda match: "^" + match.group().translate(_SUPERSCRIPTS), text).translate(_FORMS)
