@@ -33,17 +33,29 @@ _YEARS = re.compile(r"(?<!\d)([12]\d{3}) ?[-~–—至到] ?([12]\d{3})(?=年|�
 _YEAR = re.compile(r"(?<![\d.,])(\d{4}|\d{2})(?=年(?!级))(年(?:代|前|以前|来|历史)?)?")
 _YEAR_MONTH = re.compile(r"(?<![\d./-])((?:19|20)\d{2})[-/](0?[1-9]|1[0-2])(?![\d./-]|[年月])")
 _DASH_BETWEEN_DATES = re.compile(r"(?<=[日号月年时点分]) ?[-–—~] ?(?=\d|次日|翌日)")
-_QUARTER = re.compile(r"(?<!\d)((?:19|20)\d{2})(?=[QH][1-4](?!\d)|赛季|财年|年度|届|款|春夏|秋冬|世界杯|奥运|欧洲杯|双十一)")
+_QUARTER = re.compile(
+    r"(?<!\d)((?:19|20)\d{2})(?=[QH][1-4](?!\d)|赛季|财年|年度|届|款|春夏|秋冬|世界杯|奥运|欧洲杯|双十一)"
+)
 _GENERATION = re.compile(r"(?<!\d)(\d0|05|95|85|75)(?=后(?!面|来|天|期|排|边))")
 _CLOCK_POINT = re.compile(r"(?<![\d.:])(\d{1,2})点(?!\d+[.:%])(?:(\d{2})分?|(?=[整半钟多左前后，。]))")
-_SLASHED_DAY = re.compile(r"((?:今天|明天|昨天|后天|日期|生日|截止到?)[是:：在为]? ?)(0?[1-9]|1[0-2])/(0?[1-9]|[12]\d|3[01])(?![\d/])")
+_SLASHED_DAY = re.compile(
+    r"((?:今天|明天|昨天|后天|日期|生日|截止到?)[是:：在为]? ?)(0?[1-9]|1[0-2])/(0?[1-9]|[12]\d|3[01])(?![\d/])"
+)
 _MINUTES_SECONDS = re.compile(r"(?<![\d.])(\d{1,3})['’](\d{1,2})[\"”]")
 # English
-_MONTH_DAY = re.compile(rf"\b{_MONTH_NAME} (?P<day>[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)?\b(?:(?P<comma>,?) (?P<year>[12]\d{{3}})\b(?! ?[A-Za-z]?\d))?")
-_DAY_MONTH = re.compile(rf"(?<![\d.,])(?P<day>[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)? (?:of )?{_MONTH_NAME}(?![A-Za-z])(?:,? (?P<year>[12]\d{{3}})\b)?")
+_MONTH_DAY = re.compile(
+    rf"\b{_MONTH_NAME} (?P<day>[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)?\b(?:(?P<comma>,?) (?P<year>[12]\d{{3}})\b(?! ?[A-Za-z]?\d))?"
+)
+_DAY_MONTH = re.compile(
+    rf"(?<![\d.,])(?P<day>[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)? (?:of )?{_MONTH_NAME}(?![A-Za-z])(?:,? (?P<year>[12]\d{{3}})\b)?"
+)
 _MONTH_YEAR = re.compile(rf"\b{_MONTH_NAME},? (?P<year>[12]\d{{3}})\b(?!,\d)")
-_SLASHED = re.compile(rf"{_NO_DIGIT_BEFORE}(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/(?P<year>[12]\d{{3}}){_NO_DIGIT_AFTER}")
-_ENGLISH_SLASHED_DAY = re.compile(r"\b((?:on|by|before|until|since|after|due|from) )(0?[1-9]|1[0-2])/(0?[1-9]|[12]\d|3[01])(?![\d/])", re.IGNORECASE)
+_SLASHED = re.compile(
+    rf"{_NO_DIGIT_BEFORE}(?P<first>\d{{1,2}})/(?P<second>\d{{1,2}})/(?P<year>[12]\d{{3}}){_NO_DIGIT_AFTER}"
+)
+_ENGLISH_SLASHED_DAY = re.compile(
+    r"\b((?:on|by|before|until|since|after|due|from) )(0?[1-9]|1[0-2])/(0?[1-9]|[12]\d|3[01])(?![\d/])", re.IGNORECASE
+)
 _HALF_DAYS = re.compile(r"(?<=[ap]m) ?[-–—] ?(?=\d)", re.IGNORECASE)
 _FEET_INCHES = re.compile(r"(?<![\d.])(\d)['’](\d{1,2})[\"”]")
 _DECADE = re.compile(r"(?<![\d,.])(?:([12]\d)|['’]|(?<=\bthe ))(\d0)['’]?s\b")
@@ -53,7 +65,9 @@ _YEAR_IN_TEXT = re.compile(
     r"(1[1-9]\d{2})(?![\d]|[.,]\d)",
     re.IGNORECASE,
 )
-_MODERN_YEAR = re.compile(r"(?<![\d.,$€£¥:/#+-])(?<!No\. )((?:19|20)\d{2})(?![\d%°:/]|[.,-]\d| ?(?:[kKMGT]?[BbWVm]|kg|km|mg|ml|years|dollars|euros|pounds|yuan|people|times)\b)")
+_MODERN_YEAR = re.compile(
+    r"(?<![\d.,$€£¥:/#+-])(?<!No\. )((?:19|20)\d{2})(?![\d%°:/]|[.,-]\d| ?(?:[kKMGT]?[BbWVm]|kg|km|mg|ml|years|dollars|euros|pounds|yuan|people|times)\b)"
+)
 _OCLOCK = re.compile(r"\b(1[0-2]|[1-9]) ?([AaPp])\.?[Mm](?:\.(?= [a-z])|\b)")
 
 
@@ -64,7 +78,9 @@ def read_dates(text: str, language: Language) -> str:
 def _chinese(text: str) -> str:
     text = _DASH_BETWEEN_DATES.sub("到", text)
     text = _ISO.sub(_chinese_date, text)
-    text = _SLASHED_DAY.sub(lambda match: f"{match[1]}{chinese_integer(int(match[2]))}月{chinese_integer(int(match[3]))}日", text)
+    text = _SLASHED_DAY.sub(
+        lambda match: f"{match[1]}{chinese_integer(int(match[2]))}月{chinese_integer(int(match[3]))}日", text
+    )
     text = _MINUTES_SECONDS.sub(r"\1分\2秒", text)
     text = _YEARS.sub(lambda match: f"{chinese_digits(match[1])}到{chinese_digits(match[2])}", text)
     text = _YEAR_MONTH.sub(lambda match: f"{chinese_digits(match[1])}年{chinese_integer(int(match[2]))}月", text)

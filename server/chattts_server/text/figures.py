@@ -20,8 +20,12 @@ _DOTTED = re.compile(r"(?<![\d.])(?:\d{1,9}\.){2,6}\d{1,9}(?![\d.]*\d)")
 _MIXED = re.compile(r"(?<![\d./])(\d{1,3}) (\d{1,2})/(\d{1,2})(?![\d/.])")
 _FRACTION = re.compile(r"(?<![\d./])(\d{1,5})/(\d{1,5})(?![\d/]|\.\d)")
 _ROUND_THE_CLOCK = re.compile(r"(?<![\d/.])(24)/(7)(?![\d/.])")
-_RATIO = re.compile(r"(?<![\d.:])(\d{1,6}(?:\.\d{1,4})?) ?[:：] ?(\d{1,6}(?:\.\d{1,4})?)(?: ?[:：] ?(\d{1,6}(?:\.\d{1,4})?))?(?![\d:]|\.\d)")
-_SCORE = re.compile(r"(?:(?<=比分)|(?<=以)|(?<=比分是)|(?<=比分为)|(?<=总分)) ?(\d{1,3})[-–—](\d{1,3})(?![\d-])|(?<![\d.-])(\d{1,3})[-–—](\d{1,3})(?= ?(?:获胜|击败|战胜|战平|逆转|大胜|险胜|落败|取胜|平局|领先|负于|完胜))")
+_RATIO = re.compile(
+    r"(?<![\d.:])(\d{1,6}(?:\.\d{1,4})?) ?[:：] ?(\d{1,6}(?:\.\d{1,4})?)(?: ?[:：] ?(\d{1,6}(?:\.\d{1,4})?))?(?![\d:]|\.\d)"
+)
+_SCORE = re.compile(
+    r"(?:(?<=比分)|(?<=以)|(?<=比分是)|(?<=比分为)|(?<=总分)) ?(\d{1,3})[-–—](\d{1,3})(?![\d-])|(?<![\d.-])(\d{1,3})[-–—](\d{1,3})(?= ?(?:获胜|击败|战胜|战平|逆转|大胜|险胜|落败|取胜|平局|领先|负于|完胜))"
+)
 _CHAIN = re.compile(r"(?<![\d.-])\d{1,6}(?:-\d{1,6}){2,6}(?![\d-])")
 _RANGE = re.compile(rf"(?<![\d.A-Za-z)-])({_NUMBER}) ?(?:[-–—~]+|至|到) ?({_NUMBER})(?![\d-]|[.,]\d)")
 _SUM = re.compile(r"(?<=\d)(?: ?- ?|-)(?=\d+(?:\.\d+)? ?(?:=|等于))|(?<=\d) - (?=\d)")
@@ -59,7 +63,9 @@ def _chinese(text: str) -> str:
     text = _MIXED.sub(lambda match: f"{_say(match[1])}又{_say(match[3])}分之{_say(match[2])}", text)
     text = _ROUND_THE_CLOCK.sub("二十四乘七", text)
     text = _FRACTION.sub(lambda match: f"{_say(match[2])}分之{_say(match[1])}", text)
-    text = _SCIENTIFIC.sub(lambda match: f"{_say(match[1])}乘以十的{'负' if match[2] == '-' else ''}{_say(match[3])}次方", text)
+    text = _SCIENTIFIC.sub(
+        lambda match: f"{_say(match[1])}乘以十的{'负' if match[2] == '-' else ''}{_say(match[3])}次方", text
+    )
     text = _RATIO.sub(lambda match: "比".join(_say(part) for part in match.groups() if part), text)
     text = _SCORE.sub(lambda match: "比".join(_say(part) for part in match.groups() if part), text)
     text = _CHAIN.sub(lambda match: "杠".join(_component(part) for part in match.group().split("-")), text)
@@ -99,7 +105,10 @@ def _chinese_plain(match: re.Match[str]) -> str:
     number = match["number"]
     if number != "2":
         return _say(number)
-    before, following = match.string[max(0, match.start() - 1) : match.start()], match.string[match.end() : match.end() + 3]
+    before, following = (
+        match.string[max(0, match.start() - 1) : match.start()],
+        match.string[match.end() : match.end() + 3],
+    )
     counted = before not in ("第", "期", "拜", "周", "初", "十", "百") and not (before.isascii() and before.isalpha())
     if following[1:2].isdigit() and following[0] in "排组列层":
         return "二"  # 2排3座: the second row
@@ -108,14 +117,31 @@ def _chinese_plain(match: re.Match[str]) -> str:
 
 def _english(text: str) -> str:
     text = _TIMES_AS.sub(" times", _LETTERED_RANGE.sub(" to ", _ABOUT.sub("about ", text)))
-    text = _DOTTED.sub(lambda match: f" {' point '.join(spoken(part, 'en') if len(part) < 3 else english_digits(part) for part in match.group().split('.'))} ", text)
+    text = _DOTTED.sub(
+        lambda match: (
+            f" {' point '.join(spoken(part, 'en') if len(part) < 3 else english_digits(part) for part in match.group().split('.'))} "
+        ),
+        text,
+    )
     text = _ENGLISH_ORDINAL.sub(lambda match: f" {english_ordinal(int(match[1]))} ", text)
     text = _ROUND_THE_CLOCK.sub("twenty four seven", text)
-    text = _MIXED.sub(lambda match: f"{spoken(match[1], 'en')} and {_english_fraction(match[2], match[3], small='a')}", text)
+    text = _MIXED.sub(
+        lambda match: f"{spoken(match[1], 'en')} and {_english_fraction(match[2], match[3], small='a')}", text
+    )
     text = _FRACTION.sub(lambda match: _english_fraction(match[1], match[2]), text)
-    text = _SCIENTIFIC.sub(lambda match: f" {spoken(match[1], 'en')} times ten to the {'minus ' if match[2] == '-' else ''}{english_ordinal(int(match[3]))} ", text)
+    text = _SCIENTIFIC.sub(
+        lambda match: (
+            f" {spoken(match[1], 'en')} times ten to the {'minus ' if match[2] == '-' else ''}{english_ordinal(int(match[3]))} "
+        ),
+        text,
+    )
     text = _RATIO.sub(lambda match: " to ".join(spoken(part, "en") for part in match.groups() if part), text)
-    text = _CHAIN.sub(lambda match: " dash ".join(spoken(part, "en") if len(part) < 3 else english_digits(part) for part in match.group().split("-")), text)
+    text = _CHAIN.sub(
+        lambda match: " dash ".join(
+            spoken(part, "en") if len(part) < 3 else english_digits(part) for part in match.group().split("-")
+        ),
+        text,
+    )
     text = _SUM.sub(" minus ", text)
     text = _RANGE.sub(_english_range, text)
     text = _TIMES.sub(" times ", text)

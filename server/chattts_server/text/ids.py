@@ -24,10 +24,14 @@ _NAMED_ENGLISH = re.compile(
     r"(?P<name>\b(?:phone|QQ|call|dial|text|fax|PIN|pin|passcode|password|code|ID|id|order|number|account|extension|ext|room|flight|zip|ZIP|serial|tracking|invoice|hotline|case|ticket|suite)"
     r"(?: (?:number|no|code|is|at|was))?[.:]?(?: is)? ?#?)(?P<digits>\d{3,}(?:[- ]\d{2,}){0,4})(?![\d,.:%]*\d| (?:people|dollars|times|years|days|items|words|minutes|units))"
 )
-_SERVICE = re.compile(rf"{_BEFORE}(\d{{3,5}})(?=电话|热线|急救|报警|火警|客服|平台|医院|国道|省道|公路|路公交|路车|路|航班|次列车|次高铁|次航班|官网|网站)")
+_SERVICE = re.compile(
+    rf"{_BEFORE}(\d{{3,5}})(?=电话|热线|急救|报警|火警|客服|平台|医院|国道|省道|公路|路公交|路车|路|航班|次列车|次高铁|次航班|官网|网站)"
+)
 _ROOM = re.compile(rf"{_BEFORE}(\d{{3,4}})(?=室|房间|号房|房(?![租价贷源东子])|教室|会议室|宿舍|病房|包厢|包间|号厅)")
 _LETTERED = re.compile(r"(?<![A-Za-z\d])([A-Za-z]{1,12}[-_]?)(\d{3,20})(?![\d.,%]*\d|[%°]|[A-Za-z]{2})")
-_PLATE = re.compile(r"(?<=[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼])([A-Z])[·•. ]?([A-Z0-9]{5,6})(?![A-Za-z0-9])")
+_PLATE = re.compile(
+    r"(?<=[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼])([A-Z])[·•. ]?([A-Z0-9]{5,6})(?![A-Za-z0-9])"
+)
 _MASKED = re.compile(r"(?<!\d)(\d{2,6})[*×xX]{2,12}(\d{2,6})(?!\d)")  # 138****1234
 _GROUPS = re.compile(r"\d+|[Xx+]")
 

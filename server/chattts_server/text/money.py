@@ -61,10 +61,16 @@ _BEHIND = re.compile(rf"(?<![\d.,A-Za-z])(?P<low>{_NUMBER}){_SCALE} ?(?P<code>{_
 _PER = re.compile(
     r"(?<=[元块])/(?=人|月|年|天|日|斤|公斤|千克|克|吨|件|个|次|位|小时|时|平|平方|平米|亩|份|晚|瓶|盒|箱|股|度|升|米|套|张|台)"
 )
-_PER_UNIT = re.compile(r"(?<=[元块])/(" + "|".join(sorted((unit for unit in UNITS if unit.isalpha()), key=len, reverse=True)) + r")(?![A-Za-z])")
+_PER_UNIT = re.compile(
+    r"(?<=[元块])/("
+    + "|".join(sorted((unit for unit in UNITS if unit.isalpha()), key=len, reverse=True))
+    + r")(?![A-Za-z])"
+)
 _ATTRIBUTE = re.compile(r"(?:^|[^A-Za-z])(?:an?|the|this) $", re.IGNORECASE)
 _NOUN = re.compile(r" (?!(?:per|in|of|for|to|and|or|a|an|each|is|was|off|from|on|at|by|that|with|more|less)\b)[a-z]")
-_PER_ENGLISH = re.compile(r"(?<=[a-z]) ?/ ?(?=(?:month|mo|year|yr|day|hour|hr|person|night|week|unit|item|kg|lb|user)\b)")
+_PER_ENGLISH = re.compile(
+    r"(?<=[a-z]) ?/ ?(?=(?:month|mo|year|yr|day|hour|hr|person|night|week|unit|item|kg|lb|user)\b)"
+)
 
 
 def read_money(text: str, language: Language) -> str:

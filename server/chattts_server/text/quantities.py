@@ -13,10 +13,23 @@ _SIGNED = rf"(?:(?<![A-Za-z0-9)%])[-+±])?{NUMBER}"
 _RANGE = rf"(?<![\d.,A-Za-z])(?<!\d/)(?P<low>{_SIGNED})(?P<lowsign>%|‰|°C?)? ?(?:(?P<to>[-~–—至到]|±) ?(?P<high>{_SIGNED}) ?)?"
 _PERCENT = re.compile(_RANGE + r" ?(?P<sign>[%‰])")
 _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
-_PER = {"次": "次", "分": "分钟", "分钟": "分钟", "秒": "秒", "天": "天", "日": "日", "小时": "小时", "时": "小时", "年": "年", "月": "月", "人": "人"}
+_PER = {
+    "次": "次",
+    "分": "分钟",
+    "分钟": "分钟",
+    "秒": "秒",
+    "天": "天",
+    "日": "日",
+    "小时": "小时",
+    "时": "小时",
+    "年": "年",
+    "月": "月",
+    "人": "人",
+}
 _PER_NAME = "|".join(sorted(_PER, key=len, reverse=True))
 _QUANTITY = re.compile(
-    _RANGE + rf"(?P<scale>[百千万亿]{{0,2}}) ?(?P<unit>{_UNIT})(?P<per>(?:[/·]| per )(?:(?:{_UNIT}|day|d)(?![A-Za-z0-9^])|{_PER_NAME})){{0,1}}"
+    _RANGE
+    + rf"(?P<scale>[百千万亿]{{0,2}}) ?(?P<unit>{_UNIT})(?P<per>(?:[/·]| per )(?:(?:{_UNIT}|day|d)(?![A-Za-z0-9^])|{_PER_NAME})){{0,1}}"
     r"(?:/(?P<third>d|day|kg|min|h|天|日|次)(?![A-Za-z0-9]))?(?![A-Za-z0-9^]|(?<=[VAUN])[级型])"
 )
 _PRESSURE = re.compile(r"(?<![\d/.])(\d{2,3})/(\d{2,3}) ?(?:mmHg|毫米汞柱)")
@@ -75,10 +88,16 @@ def _quantity(match: re.Match[str], language: Language) -> str:
     unit, low, high = match["unit"], match["low"], match["high"]
     if _is_other(match, language):
         return match.group()
-    denominators = [part for part in ((match["per"] or "").strip("/· ").removeprefix("per ").strip(), match["third"]) if part]
+    denominators = [
+        part for part in ((match["per"] or "").strip("/· ").removeprefix("per ").strip(), match["third"]) if part
+    ]
     if language == "zh":
-        read = ("两" if low == "2" and not high and not match["scale"] else _signed(low, "zh")) + (_joint(match, "zh") + _signed(high, "zh") if high else "")
-        return read + match["scale"] + UNITS[unit][0] + "".join("每" + _chinese_denominator(part) for part in denominators)
+        read = ("两" if low == "2" and not high and not match["scale"] else _signed(low, "zh")) + (
+            _joint(match, "zh") + _signed(high, "zh") if high else ""
+        )
+        return (
+            read + match["scale"] + UNITS[unit][0] + "".join("每" + _chinese_denominator(part) for part in denominators)
+        )
     read = f" {_signed(low, 'en')}" + (f"{_joint(match, 'en')}{_signed(high, 'en')}" if high else "")
     name = UNITS[unit][1] if low == "1" and not high else UNITS[unit][2]
     return f"{read} {name}" + "".join(f" per {_english_denominator(part)}" for part in denominators)

@@ -20,7 +20,9 @@ _SYMBOLS = {
     "§": ("节", "section"), "₿": ("比特币", "bitcoin"),
 }  # fmt: skip
 _TABLES = {
-    language: str.maketrans({sign: words[place] if language == "zh" else f" {words[place]} " for sign, words in _SYMBOLS.items()})
+    language: str.maketrans(
+        {sign: words[place] if language == "zh" else f" {words[place]} " for sign, words in _SYMBOLS.items()}
+    )
     for place, language in enumerate(("zh", "en"))
 }
 _TOPIC = re.compile(r"#([^#\s]{1,40})#")  # 微博's way; the signs only mark
