@@ -1,4 +1,4 @@
-"""The way of a request: normalise -> split -> tokens -> admit -> (text stage ->) engine -> audio. Knows no HTTP and no torch.
+"""The way of a request: normalise -> split -> tokens -> admit -> (text stage) -> engine. Knows no HTTP and no torch.
 
 Everything that can be refused is refused before the first audio; metrics.observe() is called once at the end.
 """

@@ -43,11 +43,14 @@ _SLASHED_DAY = re.compile(
 )
 _MINUTES_SECONDS = re.compile(r"(?<![\d.])(\d{1,3})['’](\d{1,2})[\"”]")
 # English
+_DAY_OF_MONTH = r"(?P<day>[12]\d|3[01]|0?[1-9])"
 _MONTH_DAY = re.compile(
-    rf"\b{_MONTH_NAME} (?P<day>[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)?\b(?:(?P<comma>,?) (?P<year>[12]\d{{3}})\b(?! ?[A-Za-z]?\d))?"
+    rf"\b{_MONTH_NAME} {_DAY_OF_MONTH}(?:st|nd|rd|th)?\b"
+    r"(?:,? (?P<year>[12]\d{3})\b(?! ?[A-Za-z]?\d))?"
 )
 _DAY_MONTH = re.compile(
-    rf"(?<![\d.,])(?P<day>[12]\d|3[01]|0?[1-9])(?:st|nd|rd|th)? (?:of )?{_MONTH_NAME}(?![A-Za-z])(?:,? (?P<year>[12]\d{{3}})\b)?"
+    rf"(?<![\d.,]){_DAY_OF_MONTH}(?:st|nd|rd|th)? (?:of )?{_MONTH_NAME}(?![A-Za-z])"
+    r"(?:,? (?P<year>[12]\d{3})\b)?"
 )
 _MONTH_YEAR = re.compile(rf"\b{_MONTH_NAME},? (?P<year>[12]\d{{3}})\b(?!,\d)")
 _SLASHED = re.compile(
@@ -66,7 +69,8 @@ _YEAR_IN_TEXT = re.compile(
     re.IGNORECASE,
 )
 _MODERN_YEAR = re.compile(
-    r"(?<![\d.,$€£¥:/#+-])(?<!No\. )((?:19|20)\d{2})(?![\d%°:/]|[.,-]\d| ?(?:[kKMGT]?[BbWVm]|kg|km|mg|ml|years|dollars|euros|pounds|yuan|people|times)\b)"
+    r"(?<![\d.,$€£¥:/#+-])(?<!No\. )((?:19|20)\d{2})"
+    r"(?![\d%°:/]|[.,-]\d| ?(?:[kKMGT]?[BbWVm]|kg|km|mg|ml|years|dollars|euros|pounds|yuan|people|times)\b)"
 )
 _OCLOCK = re.compile(r"\b(1[0-2]|[1-9]) ?([AaPp])\.?[Mm](?:\.(?= [a-z])|\b)")
 

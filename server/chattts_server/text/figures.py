@@ -1,4 +1,4 @@
-"""What is left of numbers: versions, fractions, ratios, ranges, powers, ordinals, and plain ones. Pure; it runs last."""
+"""What is left of numbers: versions, fractions, ratios, ranges, powers, ordinals, plain ones. Pure; the last digits."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from chattts_server.text.numbers import (
 from chattts_server.text.units import takes_liang
 
 _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
+_SMALL = r"\d{1,6}(?:\.\d{1,4})?"
 _GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _DOTTED = re.compile(r"(?<![\d.])(?:\d{1,9}\.){2,6}\d{1,9}(?![\d.]*\d)")
 _MIXED = re.compile(r"(?<![\d./])(\d{1,3}) (\d{1,2})/(\d{1,2})(?![\d/.])")
 _FRACTION = re.compile(r"(?<![\d./])(\d{1,5})/(\d{1,5})(?![\d/]|\.\d)")
 _ROUND_THE_CLOCK = re.compile(r"(?<![\d/.])(24)/(7)(?![\d/.])")
-_RATIO = re.compile(
-    r"(?<![\d.:])(\d{1,6}(?:\.\d{1,4})?) ?[:：] ?(\d{1,6}(?:\.\d{1,4})?)(?: ?[:：] ?(\d{1,6}(?:\.\d{1,4})?))?(?![\d:]|\.\d)"
-)
+_RATIO = re.compile(rf"(?<![\d.:])({_SMALL}) ?[:：] ?({_SMALL})(?: ?[:：] ?({_SMALL}))?(?![\d:]|\.\d)")
 _SCORE = re.compile(
-    r"(?:(?<=比分)|(?<=以)|(?<=比分是)|(?<=比分为)|(?<=总分)) ?(\d{1,3})[-–—](\d{1,3})(?![\d-])|(?<![\d.-])(\d{1,3})[-–—](\d{1,3})(?= ?(?:获胜|击败|战胜|战平|逆转|大胜|险胜|落败|取胜|平局|领先|负于|完胜))"
+    r"(?:(?<=比分)|(?<=以)|(?<=比分是)|(?<=比分为)|(?<=总分)) ?(\d{1,3})[-–—](\d{1,3})(?![\d-])"
+    r"|(?<![\d.-])(\d{1,3})[-–—](\d{1,3})"
+    r"(?= ?(?:获胜|击败|战胜|战平|逆转|大胜|险胜|落败|取胜|平局|领先|负于|完胜))"
 )
 _CHAIN = re.compile(r"(?<![\d.-])\d{1,6}(?:-\d{1,6}){2,6}(?![\d-])")
 _RANGE = re.compile(rf"(?<![\d.A-Za-z)-])({_NUMBER}) ?(?:[-–—~]+|至|到) ?({_NUMBER})(?![\d-]|[.,]\d)")
@@ -117,31 +118,16 @@ def _chinese_plain(match: re.Match[str]) -> str:
 
 def _english(text: str) -> str:
     text = _TIMES_AS.sub(" times", _LETTERED_RANGE.sub(" to ", _ABOUT.sub("about ", text)))
-    text = _DOTTED.sub(
-        lambda match: (
-            f" {' point '.join(spoken(part, 'en') if len(part) < 3 else english_digits(part) for part in match.group().split('.'))} "
-        ),
-        text,
-    )
+    text = _DOTTED.sub(lambda match: f" {' point '.join(map(_english_component, match.group().split('.')))} ", text)
     text = _ENGLISH_ORDINAL.sub(lambda match: f" {english_ordinal(int(match[1]))} ", text)
     text = _ROUND_THE_CLOCK.sub("twenty four seven", text)
     text = _MIXED.sub(
         lambda match: f"{spoken(match[1], 'en')} and {_english_fraction(match[2], match[3], small='a')}", text
     )
     text = _FRACTION.sub(lambda match: _english_fraction(match[1], match[2]), text)
-    text = _SCIENTIFIC.sub(
-        lambda match: (
-            f" {spoken(match[1], 'en')} times ten to the {'minus ' if match[2] == '-' else ''}{english_ordinal(int(match[3]))} "
-        ),
-        text,
-    )
+    text = _SCIENTIFIC.sub(_english_scientific, text)
     text = _RATIO.sub(lambda match: " to ".join(spoken(part, "en") for part in match.groups() if part), text)
-    text = _CHAIN.sub(
-        lambda match: " dash ".join(
-            spoken(part, "en") if len(part) < 3 else english_digits(part) for part in match.group().split("-")
-        ),
-        text,
-    )
+    text = _CHAIN.sub(lambda match: " dash ".join(map(_english_component, match.group().split("-"))), text)
     text = _SUM.sub(" minus ", text)
     text = _RANGE.sub(_english_range, text)
     text = _TIMES.sub(" times ", text)
@@ -149,6 +135,15 @@ def _english(text: str) -> str:
     text = _DECADES.sub(lambda match: f" {plural(spoken(match[1], 'en').removeprefix('one '))} ", text)
     text = _NEGATIVE.sub(" minus ", _POSITIVE.sub(" plus ", _LETTER_DASH.sub(" ", text)))
     return _PLAIN.sub(lambda match: f" {spoken(match['number'], 'en')} ", text)
+
+
+def _english_component(digits: str) -> str:
+    return english_digits(digits) if len(digits) > 2 else spoken(digits, "en")
+
+
+def _english_scientific(match: re.Match[str]) -> str:
+    sign = "minus " if match[2] == "-" else ""
+    return f" {spoken(match[1], 'en')} times ten to the {sign}{english_ordinal(int(match[3]))} "
 
 
 def _english_range(match: re.Match[str]) -> str:

@@ -8,21 +8,33 @@ from chattts_server.text.language import Language
 from chattts_server.text.numbers import chinese_digits, english_digits
 
 _BEFORE, _AFTER = r"(?<![\d.,A-Za-z/-])", r"(?![\d]|[.,/-]\d|[A-Za-z])"
-_PHONE = re.compile(
-    rf"{_BEFORE}(?:(?P<plus>\+)\d{{1,3}}[- ]?)?(?:1[3-9]\d{{9}}|1[3-9]\d[- ]\d{{4}}[- ]\d{{4}}|\(?0\d{{2,3}}\)?[- ]?(?:\d{{7,8}}|\d{{4}}[- ]\d{{4}})(?:-\d{{1,6}})?"
-    rf"|[48]00[- ]?\d{{3}}[- ]?\d{{4}}|[48]00-\d{{4}}-\d{{3}}|\(\d{{3}}\) ?\d{{3}}[-. ]\d{{4}}|\d{{3}}[-. ]\d{{3}}[-. ]\d{{4}}|\d{{3}}-\d{{4}}){_AFTER}"
-)
+_FORMS = (
+    r"1[3-9]\d{9}", r"1[3-9]\d[- ]\d{4}[- ]\d{4}",  # Chinese mobile
+    r"\(?0\d{2,3}\)?[- ]?(?:\d{7,8}|\d{4}[- ]\d{4})(?:-\d{1,6})?",  # with area code and extension
+    r"[48]00[- ]?\d{3}[- ]?\d{4}", r"[48]00-\d{4}-\d{3}",
+    r"\(\d{3}\) ?\d{3}[-. ]\d{4}", r"\d{3}[-. ]\d{3}[-. ]\d{4}", r"\d{3}-\d{4}",  # American
+)  # fmt: skip
+_PHONE = re.compile(rf"{_BEFORE}(?:\+\d{{1,3}}[- ]?)?(?:{'|'.join(_FORMS)}){_AFTER}")
 _INTERNATIONAL = re.compile(rf"{_BEFORE}\+\d{{1,3}}(?:[- ]\d{{2,5}}){{2,4}}{_AFTER}")
 _IDENTITY = re.compile(rf"{_BEFORE}\d{{17}}[\dXx](?![A-Za-z\d])")
 _CARD = re.compile(rf"{_BEFORE}\d{{4}}(?:[ -]\d{{4}}){{2,4}}(?:[ -]\d{{1,3}})?{_AFTER}")
 _LONG = re.compile(r"(?<![\d.,])\d{11,}(?![\d.,]*\d|\.\d)(?! ?(?:[元块人万亿美欧]|dollars|people|years))")
+_NAMES = (
+    "电话|手机|热线|客服|拨打|致电|打|微信|QQ|qq|身份证|订单|单号|编号|尾号|账号|帐号|卡号|验证码|校验码|密码|学号|工号|证号|车牌|邮编|取件码|取餐码"
+    "|房号|门牌|群|尾数|机号|序列号|批号|文号|代码|号(?=[码:：是为])"
+)
+_ENGLISH_NAMES = (
+    "phone|QQ|call|dial|text|fax|PIN|pin|passcode|password|code|ID|id|order|number|account|extension|ext|room|flight"
+    "|zip|ZIP|serial|tracking|invoice|hotline|case|ticket|suite"
+)
 _NAMED = re.compile(
-    r"(?P<name>(?:电话|手机|热线|客服|拨打|致电|打|微信|QQ|qq|身份证|订单|单号|编号|尾号|账号|帐号|卡号|验证码|校验码|密码|学号|工号|证号|车牌|邮编"
-    r"|取件码|号(?=[码:：是为])|取餐码|房号|门牌|群|尾数|机号|序列号|批号|文号|代码)[号码是为:：，( ]{0,4}|代码)(?P<digits>\d{2,}(?:[- ]\d{2,}){1,4}|\d{3,})(?![\d.,%:]*\d|[%元块人个万亿年月份名只次折分层楼])"
+    rf"(?P<name>(?:{_NAMES})[号码是为:：，( ]{{0,4}})(?P<digits>\d{{2,}}(?:[- ]\d{{2,}}){{1,4}}|\d{{3,}})"
+    r"(?![\d.,%:]*\d|[%元块人个万亿年月份名只次折分层楼])"
 )
 _NAMED_ENGLISH = re.compile(
-    r"(?P<name>\b(?:phone|QQ|call|dial|text|fax|PIN|pin|passcode|password|code|ID|id|order|number|account|extension|ext|room|flight|zip|ZIP|serial|tracking|invoice|hotline|case|ticket|suite)"
-    r"(?: (?:number|no|code|is|at|was))?[.:]?(?: is)? ?#?)(?P<digits>\d{3,}(?:[- ]\d{2,}){0,4})(?![\d,.:%]*\d| (?:people|dollars|times|years|days|items|words|minutes|units))"
+    rf"(?P<name>\b(?:{_ENGLISH_NAMES})(?: (?:number|no|code|is|at|was))?[.:]?(?: is)? ?#?)"
+    r"(?P<digits>\d{3,}(?:[- ]\d{2,}){0,4})"
+    r"(?![\d,.:%]*\d| (?:people|dollars|times|years|days|items|words|minutes|units))"
 )
 _SERVICE = re.compile(
     rf"{_BEFORE}(\d{{3,5}})(?=电话|热线|急救|报警|火警|客服|平台|医院|国道|省道|公路|路公交|路车|路|航班|次列车|次高铁|次航班|官网|网站)"

@@ -51,10 +51,14 @@ _ENGLISH_SCALE = {
 _NUMBER = r"\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,8})?"
 _SIGN = "|".join(re.escape(sign) for sign in sorted(_SIGNS, key=len, reverse=True))
 _CODE = "|".join(_CODES)
-_SCALE = r"(?P<scale> ?(?:million|billion|trillion|thousand)\b|(?:bn|mn|tn|[kKMmBbTw])(?![A-Za-z])|(?:百万|千万|百亿|千亿|万亿|[百千万亿]))?"
+_SCALE = (
+    r"(?P<scale> ?(?:million|billion|trillion|thousand)\b|(?:bn|mn|tn|[kKMmBbTw])(?![A-Za-z])"
+    r"|(?:百万|千万|百亿|千亿|万亿|[百千万亿]))?"
+)
 _UNIT = r"(?P<unit> ?(?:元|块钱|块|圆|美元|美金|港币|港元|欧元|英镑|日元|人民币))?"
 _AMOUNT = re.compile(
-    rf"(?P<minus>(?<![\w)])[-+] ?)?(?:(?<![A-Za-z])(?P<sign>{_SIGN}) ?(?P<minus2>-)?|(?<![A-Za-z])(?P<code>{_CODE}) ?(?=\d))"
+    r"(?P<minus>(?<![\w)])[-+] ?)?(?<![A-Za-z])"
+    rf"(?:(?P<sign>{_SIGN}) ?(?P<minus2>-)?|(?P<code>{_CODE}) ?(?=\d))"
     rf"(?P<low>{_NUMBER})(?: ?[-~–—至到] ?(?:{_SIGN})?(?P<high>{_NUMBER}))?{_SCALE}{_UNIT}"
 )
 _BEHIND = re.compile(rf"(?<![\d.,A-Za-z])(?P<low>{_NUMBER}){_SCALE} ?(?P<code>{_CODE})(?![A-Za-z])")
@@ -92,19 +96,19 @@ def _minus(match: re.Match[str]) -> str:
 
 
 def _chinese(match: re.Match[str]) -> str:
-    read = {"-": "负", "+": "加", "": ""}[_minus(match)] + _chinese_number(match["low"], match)
+    read = {"-": "负", "+": "加", "": ""}[_minus(match)] + _chinese_number(match["low"])
     if match["high"]:
-        read += "到" + _chinese_number(match["high"], match)
+        read += "到" + _chinese_number(match["high"])
     named = (match["unit"] or "").strip()
     name = named if named and named not in ("元", "圆") else _currency(match).chinese
     return read + _chinese_scale(match) + name
 
 
 def _chinese_behind(match: re.Match[str]) -> str:
-    return _chinese_number(match["low"], match) + _chinese_scale(match) + _currency(match).chinese
+    return _chinese_number(match["low"]) + _chinese_scale(match) + _currency(match).chinese
 
 
-def _chinese_number(number: str, match: re.Match[str]) -> str:
+def _chinese_number(number: str) -> str:
     """2元 is 两元."""
     return "两" if number == "2" else spoken(number, "zh")
 

@@ -10,7 +10,10 @@ from chattts_server.text.units import UNITS
 
 NUMBER = r"\d{1,15}(?:,\d{3}){0,4}(?:\.\d{1,12})?"
 _SIGNED = rf"(?:(?<![A-Za-z0-9)%])[-+±])?{NUMBER}"
-_RANGE = rf"(?<![\d.,A-Za-z])(?<!\d/)(?P<low>{_SIGNED})(?P<lowsign>%|‰|°C?)? ?(?:(?P<to>[-~–—至到]|±) ?(?P<high>{_SIGNED}) ?)?"
+_RANGE = (
+    rf"(?<![\d.,A-Za-z])(?<!\d/)(?P<low>{_SIGNED})(?P<lowsign>%|‰|°C?)? ?"
+    rf"(?:(?P<to>[-~–—至到]|±) ?(?P<high>{_SIGNED}) ?)?"
+)
 _PERCENT = re.compile(_RANGE + r" ?(?P<sign>[%‰])")
 _UNIT = "|".join(re.escape(unit) for unit in sorted(UNITS, key=len, reverse=True))
 _PER = {
@@ -28,8 +31,8 @@ _PER = {
 }
 _PER_NAME = "|".join(sorted(_PER, key=len, reverse=True))
 _QUANTITY = re.compile(
-    _RANGE
-    + rf"(?P<scale>[百千万亿]{{0,2}}) ?(?P<unit>{_UNIT})(?P<per>(?:[/·]| per )(?:(?:{_UNIT}|day|d)(?![A-Za-z0-9^])|{_PER_NAME})){{0,1}}"
+    _RANGE + rf"(?P<scale>[百千万亿]{{0,2}}) ?(?P<unit>{_UNIT})"
+    rf"(?P<per>(?:[/·]| per )(?:(?:{_UNIT}|day|d)(?![A-Za-z0-9^])|{_PER_NAME}))?"
     r"(?:/(?P<third>d|day|kg|min|h|天|日|次)(?![A-Za-z0-9]))?(?![A-Za-z0-9^]|(?<=[VAUN])[级型])"
 )
 _PRESSURE = re.compile(r"(?<![\d/.])(\d{2,3})/(\d{2,3}) ?(?:mmHg|毫米汞柱)")

@@ -16,7 +16,8 @@ _SYMBOLS = {
     "β": ("贝塔", "beta"), "γ": ("伽马", "gamma"), "δ": ("德尔塔", "delta"), "Δ": ("德尔塔", "delta"),
     "θ": ("西塔", "theta"), "λ": ("兰姆达", "lambda"), "μ": ("缪", "mu"), "σ": ("西格玛", "sigma"),
     "Σ": ("西格玛", "sigma"), "φ": ("斐", "phi"), "ω": ("欧米伽", "omega"), "Ω": ("欧米伽", "omega"),
-    "→": ("到", "to"), "⇒": ("得出", "implies"), "∈": ("属于", "in"), "∑": ("求和", "sum"), "^": ("的幂", "to the power"),
+    "→": ("到", "to"), "⇒": ("得出", "implies"), "∈": ("属于", "in"), "∑": ("求和", "sum"),
+    "^": ("的幂", "to the power"),
     "§": ("节", "section"), "₿": ("比特币", "bitcoin"),
 }  # fmt: skip
 _TABLES = {
@@ -30,6 +31,10 @@ _HEADING = re.compile(r"(?m)^ {0,3}#{1,6} ")  # Markdown
 _EMPHASIS = re.compile(r"(\*{1,3})(?=[^\s*])([^*\n]{1,200})(?<=[^\s*])\1")
 _BULLET = re.compile(r"(?m)^ {0,6}[*+] (?=\S)")
 _COMPARED = re.compile(r"(?<=[\w。\u4e00-\u9fff]) {0,3}([<>])(=?) {0,3}(?=[\w\u4e00-\u9fff])")
+_COMPARISONS = {
+    "<": ("小于", "less than"), ">": ("大于", "greater than"), "<=": ("小于等于", "at most"),
+    ">=": ("大于等于", "at least"),
+}  # fmt: skip
 _SHARP = re.compile(r"(?<![A-Za-z])([CF])#")
 _PLUSES = re.compile(r"(?<![A-Za-z])(C)\+\+")
 _DOT = re.compile(r"(?<=[A-Za-z\u4e00-\u9fff])\.(?=[A-Za-z])")
@@ -48,7 +53,5 @@ def read_symbols(text: str, language: Language) -> str:
 
 
 def _compare(sign: str, language: Language) -> str:
-    chinese, english = {
-        "<": ("小于", "less than"), ">": ("大于", "greater than"), "<=": ("小于等于", "at most"), ">=": ("大于等于", "at least"),
-    }[sign]  # fmt: skip
+    chinese, english = _COMPARISONS[sign]
     return chinese if language == "zh" else f" {english} "

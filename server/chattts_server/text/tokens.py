@@ -31,8 +31,8 @@ class Prosody:
 class PromptTokenizer:
     def __init__(self, checkpoint: Path) -> None:
         self._tokenizer = Tokenizer.from_file(str(checkpoint / "asset" / "tokenizer" / "tokenizer.json"))
-        self._first_special = self._tokenizer.token_to_id("[Sasr]")  # ChatTTS's tokens follow BERT's
-        self._marks = {self._tokenizer.token_to_id(mark) for mark in _SPOKEN_MARKS}
+        self._marks = set(self._encode("".join(_SPOKEN_MARKS)))
+        (self._first_special,) = self._encode("[Sasr]")  # ChatTTS's tokens follow BERT's
 
     def prompt(self, text: str, speed: int = 5) -> list[int]:
         """`[Stts][spk_emb][speed_5]TEXT[Ptts]`, as ChatTTS lays it out; normalised text holds no such tags."""

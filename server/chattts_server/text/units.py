@@ -1,4 +1,4 @@
-"""The units that are read out, as data: sign -> (Chinese, one in English, many in English). Case matters: m, M, mg, Mg."""
+"""The units that are read out, as data: sign -> (Chinese, one in English, many in English). Case matters."""
 
 from __future__ import annotations
 

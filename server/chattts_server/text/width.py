@@ -22,8 +22,10 @@ _FRACTION = re.compile(r"(?:(\d) ?)?([¼-¾⅐-⅞])")
 _ROMAN = {chr(0x2160 + n): str(n + 1) for n in range(12)} | {chr(0x2170 + n): str(n + 1) for n in range(12)}
 _FORMS = str.maketrans(
     _ROMAN
-    | {"㎡": "m^2", "㎥": "m^3", "㎢": "km^2", "㎝": "cm", "〇": "零", "後": "后", "於": "于", "µ": "μ", "℃": "°C", "℉": "°F", "№": "No.",
-       "∶": ":", "−": "-", "″": "\"", "‐": "-", "‑": "-", "⁄": "/", "∕": "/", "′": "'", "´": "'", "＇": "'", "ß": "ss", "æ": "ae", "Æ": "AE",
+    | {"㎡": "m^2", "㎥": "m^3", "㎢": "km^2", "㎝": "cm", "〇": "零", "後": "后",
+       "於": "于", "µ": "μ", "℃": "°C", "℉": "°F", "№": "No.",
+       "∶": ":", "−": "-", "″": "\"", "‐": "-", "‑": "-", "⁄": "/", "∕": "/", "′": "'", "´": "'", "＇": "'",
+       "ß": "ss", "æ": "ae", "Æ": "AE",
        "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ı": "i", "の": "的",
        "™": " TM ", "®": "", "©": ""}
 )  # fmt: skip
@@ -37,7 +39,7 @@ _UNSIMPLE = re.compile(r"[\u4e00-\u9fff]")
 
 
 def fold(text: str) -> str:
-    """Full width to half, but for Chinese stops; traditional characters to simple ones; Latin letters without accents."""
+    """Full width to half, but for Chinese stops; traditional characters to simple ones; letters without accents."""
     text = _LINES.sub(
         "\n", _BLANKS.sub(" ", text.translate(_ENDS_OF_LINE))
     )  # also so that no pass can be slow on a long run of blanks
@@ -71,5 +73,6 @@ def _simple(character: str) -> str:
 def _simplifier() -> kaldifst.TextNormalizer:
     """wetext's table alone: importing wetext would read its grammars of three languages, 35 MB in 0.3 s."""
     spec = importlib.util.find_spec("wetext")
-    assert spec is not None and spec.origin is not None  # a dependency of ours
+    assert spec is not None  # a dependency of ours
+    assert spec.origin is not None
     return kaldifst.TextNormalizer(str(Path(spec.origin).parent / "fsts" / "traditional_to_simple.fst"))
