@@ -43,7 +43,7 @@ from chattts_server.errors import (
 )
 from chattts_server.metrics import Delivery, Metrics
 from chattts_server.text.language import Choice
-from chattts_server.text.normalizer import is_readable, normalize, pronounceable
+from chattts_server.text.normalizer import is_readable, normalize, prepare, pronounceable
 from chattts_server.text.splitter import pause_after, predicted_seconds, split
 from chattts_server.text.tokens import PromptTokenizer, Prosody
 from chattts_server.voices.store import voice_of
@@ -112,6 +112,7 @@ class Synthesis:
         self._jitter = jitter
         # One thread: Python runs one at a time anyway, and the event loop then waits for one and not for many.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="text")
+        self._reader.submit(prepare)
 
     async def speak(self, utterance: Utterance) -> Speech:
         """Returns when the first audio is there; the caller must close the Speech. Raises the errors of errors.py."""

@@ -72,7 +72,10 @@ async def test_each_piece_of_a_long_text_is_refined_and_spoken_in_order(serve, t
     assert refined[0][:3] == tokenizer.refine_prompt("第一", Prosody())[:3]
 
 
-@pytest.mark.parametrize(("text", "status", "code"), [("毒", 500, "engine_failed"), ("坏", 422, "unspeakable"), ("哑", 500, "nothing_refined")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "status", "code"),
+    [("毒", 500, "engine_failed"), ("坏", 422, "unspeakable"), ("哑", 500, "nothing_refined")],
+)
 async def test_a_text_stage_that_fails_is_typed_and_leaves_no_place_taken(serve, text, status, code):
     async with serve() as running:
         failed = await speech(running, text, refine=True)
@@ -96,8 +99,8 @@ async def test_a_deadline_holds_in_the_text_stage(serve, tmp_path):
 async def test_a_client_that_leaves_ends_its_text_stage(serve, tmp_path):
     log = tmp_path / "log"
     async with serve("--step-seconds", "0.05", "--log", str(log)) as running:
+        body = {"text": "今天天气很好我们去公园" * 3, "refine": True}
         with pytest.raises(httpx.ReadTimeout):
-            body = {"text": "今天天气很好我们去公园" * 3, "refine": True}
             await running.client.post("/tts", json=body, timeout=0.5)
         await until(lambda: running.server.synthesis.admission.inflight == 0)
         assert (await speech(running, "好", refine=True, max_seconds=0.1)).status_code == 200

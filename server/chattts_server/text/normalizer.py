@@ -55,6 +55,11 @@ def normalize(text: str, choice: Choice = "auto") -> Normalized:
     return Normalized(alphabet.tidy("".join(parts)), dropped, language)
 
 
+def prepare() -> None:
+    """Loads the tables that the first text would wait for (tens of milliseconds)."""
+    pronounceable(normalize("為1 and 2").text)
+
+
 def pronounceable(text: str) -> str:
     """A normalised text with the characters that the released weights say rightly; its length and tags stay."""
     return replace_homophones(text)
