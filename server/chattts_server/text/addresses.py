@@ -19,6 +19,7 @@ _URL = re.compile(
     rf"|(?:{_LABEL}\.){{1,4}}(?:{_ENDINGS})(?![A-Za-z0-9-]){_REST})",
     re.IGNORECASE,
 )
+_SCHEME = re.compile("(https?|ftp)://", re.IGNORECASE)
 _TOKEN = re.compile(r"[A-Za-z]+|\d|[^A-Za-z\d]")
 _MARKS = {
     ".": ("点", "dot"), "/": ("斜杠", "slash"), "@": ("艾特", "at"), "-": ("杠", "dash"), "_": ("下划线", "underscore"),
@@ -35,8 +36,10 @@ def read_addresses(text: str, language: Language) -> str:
 
 def _spell_url(url: str, language: Language) -> str:
     bare = url.rstrip(".,;:!?)]'")  # these end the sentence, not the address
-    scheme, mark, rest = bare.partition("://")
-    read = f"{_SPELT[scheme.lower()]},{_spell(rest, language)}" if mark else _spell(bare, language)
+    scheme = _SCHEME.match(bare)
+    read = _spell(bare[scheme.end() :] if scheme else bare, language)
+    if scheme:
+        read = f"{_SPELT[scheme[1].lower()]},{read}"
     return f" {read}{url[len(bare) :]}" if language == "en" else read + url[len(bare) :]
 
 

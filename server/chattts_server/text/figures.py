@@ -118,7 +118,7 @@ def _chinese_plain(match: re.Match[str]) -> str:
 
 def _english(text: str) -> str:
     text = _TIMES_AS.sub(" times", _LETTERED_RANGE.sub(" to ", _ABOUT.sub("about ", text)))
-    text = _DOTTED.sub(lambda match: f" {' point '.join(map(_english_component, match.group().split('.')))} ", text)
+    text = _DOTTED.sub(_english_dotted, text)
     text = _ENGLISH_ORDINAL.sub(lambda match: f" {english_ordinal(int(match[1]))} ", text)
     text = _ROUND_THE_CLOCK.sub("twenty four seven", text)
     text = _MIXED.sub(
@@ -135,6 +135,12 @@ def _english(text: str) -> str:
     text = _DECADES.sub(lambda match: f" {plural(spoken(match[1], 'en').removeprefix('one '))} ", text)
     text = _NEGATIVE.sub(" minus ", _POSITIVE.sub(" plus ", _LETTER_DASH.sub(" ", text)))
     return _PLAIN.sub(lambda match: f" {spoken(match['number'], 'en')} ", text)
+
+
+def _english_dotted(match: re.Match[str]) -> str:
+    """A version has points; four parts are an address of the Internet, and that has dots."""
+    parts = match.group().split(".")
+    return f" {(' dot ' if len(parts) == 4 else ' point ').join(map(_english_component, parts))} "
 
 
 def _english_component(digits: str) -> str:
