@@ -14,7 +14,8 @@ _PHRASES = {
     "e.g.": "for example", "i.e.": "that is", "etc.": "et cetera", "vs.": "versus", "vs": "versus",
     "approx.": "approximately", "a.k.a.": "also known as", "dept.": "department", "inc.": "Incorporated",
     "ltd.": "Limited", "corp.": "Corporation", "w/o": "without", "w/": "with", "u.s.": "U S", "u.k.": "U K",
-    "ph.d.": "P H D", "c/o": "care of", "asap": "A S A P", "apt.": "apartment", "blvd.": "Boulevard", "ave.": "Avenue",
+    "ph.d.": "P H D", "ext.": "extension", "c/o": "care of", "asap": "A S A P", "apt.": "apartment",
+    "blvd.": "Boulevard", "ave.": "Avenue",
 }  # fmt: skip
 _TITLE = re.compile(r"\b(" + "|".join(_TITLES) + r")\. (?=[A-Z])", re.IGNORECASE)
 _JUNIOR = re.compile(r"\b(jr|sr)\.", re.IGNORECASE)

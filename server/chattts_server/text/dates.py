@@ -21,7 +21,7 @@ _MONTHS = (
 _MONTH_NAME = r"(?P<month>" + "|".join(f"{name}|{name[:3]}\\.?" for name in _MONTHS) + r"|Sept\.?)"
 _NO_DIGIT_BEFORE, _NO_DIGIT_AFTER = r"(?<![\d.,/:-])", r"(?![\d]|[.,/:-]\d)"
 _CLOCK = r"(?P<hour>[01]?\d|2[0-4]):(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)(?:\.\d{1,6})?)?"
-_HALF = r"(?: ?(?P<half>[AaPp])\.?[Mm](?:\.(?= [a-z])|\b))?"
+_HALF = r"(?: ?(?P<half>[AaPp])\.?[Mm](?:\.(?= [a-z])|(?![A-Za-z])))?"
 _ISO = re.compile(
     rf"{_NO_DIGIT_BEFORE}(?P<year>[12]\d{{3}})(?P<mark>[-/.])(?P<month>0?[1-9]|1[0-2])(?P=mark)"
     rf"(?P<day>0?[1-9]|[12]\d|3[01])(?!\d|[-/.]\d)(?:T(?=\d)|(?P<weekday> ?\([一-鿿]{{1,3}}\))?)"
@@ -39,7 +39,11 @@ _QUARTER = re.compile(
 _GENERATION = re.compile(r"(?<!\d)(\d0|05|95|85|75)(?=后(?!面|来|天|期|排|边))")
 _CLOCK_POINT = re.compile(r"(?<![\d.:])(\d{1,2})点(?!\d+[.:%])(?:(\d{2})分?|(?=[整半钟多左前后，。]))")
 _SLASHED_DAY = re.compile(
-    r"((?:今天|明天|昨天|后天|日期|生日|截止到?)[是:：在为]? ?)(0?[1-9]|1[0-2])/(0?[1-9]|[12]\d|3[01])(?![\d/])"
+    r"(?:(?<=今天)|(?<=明天)|(?<=昨天)|(?<=后天)|(?<=日期)|(?<=生日)|(?<=截止)|(?<=截止到))(?P<mark>[是：:在为]? ?)"
+    r"(?P<month>0?[1-9]|1[0-2])/(?P<day>0?[1-9]|[12]\d|3[01])(?![\d/])"
+)
+_SLASHED_DAY_BEFORE = re.compile(
+    r"(?P<mark>(?<![\d./]))(?P<month>0?[1-9]|1[0-2])/(?P<day>0?[1-9]|[12]\d|3[01])(?=之?前|截止|当天)"
 )
 _MINUTES_SECONDS = re.compile(r"(?<![\d.])(\d{1,3})['’](\d{1,2})[\"”]")
 # English
@@ -82,9 +86,7 @@ def read_dates(text: str, language: Language) -> str:
 def _chinese(text: str) -> str:
     text = _DASH_BETWEEN_DATES.sub("到", text)
     text = _ISO.sub(_chinese_date, text)
-    text = _SLASHED_DAY.sub(
-        lambda match: f"{match[1]}{chinese_integer(int(match[2]))}月{chinese_integer(int(match[3]))}日", text
-    )
+    text = _SLASHED_DAY_BEFORE.sub(_chinese_day, _SLASHED_DAY.sub(_chinese_day, text))
     text = _MINUTES_SECONDS.sub(r"\1分\2秒", text)
     text = _YEARS.sub(lambda match: f"{chinese_digits(match[1])}到{chinese_digits(match[2])}", text)
     text = _YEAR_MONTH.sub(lambda match: f"{chinese_digits(match[1])}年{chinese_integer(int(match[2]))}月", text)
@@ -100,6 +102,10 @@ def _chinese_date(match: re.Match[str]) -> str:
     month, day = (chinese_integer(int(match[part])) for part in ("month", "day"))
     after = match["weekday"] or (" " if match.group().endswith("T") else "")
     return f"{chinese_digits(match['year'])}年{month}月{day}日{after}"
+
+
+def _chinese_day(match: re.Match[str]) -> str:
+    return f"{match['mark']}{chinese_integer(int(match['month']))}月{chinese_integer(int(match['day']))}日"
 
 
 def _chinese_year(number: str, unit: str) -> str:

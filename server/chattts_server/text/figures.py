@@ -18,9 +18,9 @@ _NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?"
 _SMALL = r"\d{1,6}(?:\.\d{1,4})?"
 _GROUPED = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _DOTTED = re.compile(r"(?<![\d.])(?:\d{1,9}\.){2,6}\d{1,9}(?![\d.]*\d)")
-_MIXED = re.compile(r"(?<![\d./])(\d{1,3}) (\d{1,2})/(\d{1,2})(?![\d/.])")
+_MIXED = re.compile(r"(?<![\d./])(\d{1,3}) (\d{1,2})/(\d{1,2})(?![\d/]|\.\d)")
 _FRACTION = re.compile(r"(?<![\d./])(\d{1,5})/(\d{1,5})(?![\d/]|\.\d)")
-_ROUND_THE_CLOCK = re.compile(r"(?<![\d/.])(24)/(7)(?![\d/.])")
+_ROUND_THE_CLOCK = re.compile(r"(?<![\d/.])(24)/(7)(?![\d/]|\.\d)")
 _RATIO = re.compile(rf"(?<![\d.:])({_SMALL}) ?[:：] ?({_SMALL})(?: ?[:：] ?({_SMALL}))?(?![\d:]|\.\d)")
 _SCORE = re.compile(
     r"(?:(?<=比分)|(?<=以)|(?<=比分是)|(?<=比分为)|(?<=总分)) ?(\d{1,3})[-–—](\d{1,3})(?![\d-])"
@@ -31,16 +31,17 @@ _CHAIN = re.compile(r"(?<![\d.-])\d{1,6}(?:-\d{1,6}){2,6}(?![\d-])")
 _RANGE = re.compile(rf"(?<![\d.A-Za-z)-])({_NUMBER}) ?(?:[-–—~]+|至|到) ?({_NUMBER})(?![\d-]|[.,]\d)")
 _SUM = re.compile(r"(?<=\d)(?: ?- ?|-)(?=\d+(?:\.\d+)? ?(?:=|等于))|(?<=\d) - (?=\d)")
 _TIMES = re.compile(r"(?<=\d) ?[xX*×] ?(?=\d)")
-_SCIENTIFIC = re.compile(r"(?<![\w.])(\d{1,12}(?:\.\d{1,12})?)[eE]([-+]?)(\d{1,3})(?![\w.])")
+_SCIENTIFIC = re.compile(r"(?<![A-Za-z0-9.])(\d{1,12}(?:\.\d{1,12})?)[eE]([-+]?)(\d{1,3})(?![A-Za-z0-9]|\.\d)")
 _POWER = re.compile(r"(?<=[A-Za-z\d)])\^(-?)(\d{1,3})(?!\d)")
 _ENGLISH_ORDINAL = re.compile(r"(?<![\w.,])(\d{1,9})(?:st|nd|rd|th)\b")
 _NUMERO = re.compile(r"\b[Nn][Oo]\.? ?(?=\d)|(?<![\w#])#(?=\d)")
+_HASH = re.compile(r"(?<![\w#])#(\d{1,9})号?(?!\d)")
 _POSITIVE = re.compile(r"(?<![\w)=])\+(?=\d)")
 _NEGATIVE = re.compile(rf"(?<![\w)=.])-(?=\d)|(?<=[=(]) ?-(?=\d)|(?<=[{HAN}])-(?=\d)")
 _LETTERED_RANGE = re.compile(r"(?<=\d) ?[-–—~] ?(?=[A-Z]\d)")  # P45-P67
 _ABOUT = re.compile(r"(?<![\w)])[~≈] ?(?=\d)")
-_TIMES_AS = re.compile(r"(?<=\d)[xX](?![A-Za-z\d])")
-_METRES = re.compile(r"(?<=\d米)(\d{2})(?![\d.])")  # 1米65
+_TIMES_AS = re.compile(r"(?<=\d)[xX](?![A-Za-z\d+=*/^-])")
+_METRES = re.compile(r"(?<=\d[米秒])(\d{2})(?![\d分]|\.\d)")  # 1米65, 9秒58
 _PAGE = re.compile(r"第(\d{1,5})/(\d{1,5})(?=[页章集课题])")
 _LETTER_DASH = re.compile(r"(?<=[A-Za-z])-(?=\d)|(?<=\d)-(?=[A-Za-z])")
 _TEN_THOUSAND = re.compile(r"(?<=\d)[wW](?=[\s，。！？+多人块元粉个]|$)")
@@ -50,6 +51,7 @@ _PLAIN = re.compile(r"(?P<number>\d+(?:\.\d+)?)")
 
 
 def read_figures(text: str, language: Language) -> str:
+    text = _HASH.sub(r"\1号", text) if language == "zh" else text
     text = _NUMERO.sub("第" if language == "zh" else " number ", text)
     text = _GROUPED.sub(lambda match: match.group().replace(",", ""), text)
     text = _VERSION.sub(lambda match: f"{match[1]}" if language == "zh" else f"{match[1]} ", text)
@@ -160,6 +162,10 @@ def _english_range(match: re.Match[str]) -> str:
 
 def _english_fraction(numerator: str, denominator: str, small: str = "one") -> str:
     top, bottom = int(numerator), int(denominator)
+    if (top, bottom) == (50, 50):
+        return "fifty fifty"
+    if bottom == 100:
+        return f"{spoken(numerator, 'en')} out of one hundred"
     number = small if top == 1 else spoken(numerator, "en")
     if bottom in (2, 4):
         name = {2: "half", 4: "quarter"}[bottom]

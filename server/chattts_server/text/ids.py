@@ -45,16 +45,24 @@ _PLATE = re.compile(
     r"(?<=[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼])([A-Z])[·•. ]?([A-Z0-9]{5,6})(?![A-Za-z0-9])"
 )
 _MASKED = re.compile(r"(?<!\d)(\d{2,6})[*×xX]{2,12}(\d{2,6})(?!\d)")  # 138****1234
+_HEX = re.compile(r"(?<![A-Za-z\d])0[xX][0-9A-Fa-f]{1,40}(?![A-Za-z\d])")
+# Said digit by digit unless something is counted: 996 (working hours), 985, 211 (universities), 618 (a sale), 520, 666.
+_NICKNAMES = re.compile(
+    r"(?<![\d.,:/A-Za-z-])(996|965|985|211|618|1314|520|666|233+)"
+    r"(?![\d%:/A-Za-z-]|[.,]\d| ?[元块个人年月日号米克斤公里分秒次名位万千百亿倍度岁页条件天小美欧])"
+)
 _GROUPS = re.compile(r"\d+|[Xx+]")
 
 
 def read_ids(text: str, language: Language) -> str:
+    text = _HEX.sub(lambda match: _characters(match.group(), language), text)
     text = _MASKED.sub(lambda match: f"{_spell(match[1], language)}，{_spell(match[2], language)}", text)
     for pattern in (_IDENTITY, _CARD, _PHONE, _INTERNATIONAL, _LONG):
         text = pattern.sub(lambda match: _spell(match.group(), language), text)
     if language == "zh":
         text = _NAMED.sub(lambda match: match["name"] + _spell(match["digits"], "zh"), text)
         text = _PLATE.sub(lambda match: match[1] + re.sub(r"\d", lambda digit: _chinese(digit.group()), match[2]), text)
+        text = _NICKNAMES.sub(lambda match: _spell(match[1], "zh"), text)
         text = _SERVICE.sub(lambda match: _spell(match[1], "zh"), text)
         text = _ROOM.sub(lambda match: _spell(match[1], "zh"), text)
         return _LETTERED.sub(lambda match: match[1].rstrip("-") + _spell(match[2], "zh"), text)
@@ -68,6 +76,12 @@ def _spell(number: str, language: Language) -> str:
         return "".join(_chinese(group) for group in _GROUPS.findall(number))
     plus = "plus " if number.startswith("+") else ""
     return f" {plus}{', '.join(_english(group) for group in re.findall(r'[0-9]+[Xx]?', number))} "
+
+
+def _characters(code: str, language: Language) -> str:
+    """0x7F -> 零 x 七 F"""
+    spell = chinese_digits if language == "zh" else english_digits
+    return f" {' '.join(spell(one) if one.isdigit() else one for one in code)} "
 
 
 def _chinese(group: str) -> str:

@@ -39,11 +39,13 @@ _PRESSURE = re.compile(r"(?<![\d/.])(\d{2,3})/(\d{2,3}) ?(?:mmHg|毫米汞柱)")
 _POWER_PER = re.compile(rf"(?<=\d)(\^-?\d{{1,3}}) ?/ ?({_UNIT})(?![A-Za-z0-9])")  # 5.6×10^9/L
 _APART = re.compile(r"(?<=\d) +(?=\d)(?!\s*\d{1,2}/\d)")  # iPhone 16 128GB: two numbers, never one
 _FRACTION_OF = re.compile(rf"(?<![\d./])(\d{{1,3}}/\d{{1,3}}) ?({_UNIT})(?![A-Za-z0-9^/])")  # 1/4 tsp
+_ANGLE = re.compile(r"(?<![\d.])(\d{1,3})°(\d{1,2})'(?:(\d{1,2}(?:\.\d{1,3})?)\")?")
 _TIMES_PER = re.compile(r"(?<=次)/(?=分|秒|天|日|周|月|年|小时)")
 
 
 def read_quantities(text: str, language: Language) -> str:
     text = _PRESSURE.sub(lambda match: _pressure(match[1], match[2], language), text)
+    text = _ANGLE.sub(lambda match: _angle(match, language), text)
     text = _TIMES_PER.sub("每", text)
     if language == "zh":
         text = _APART.sub("，", text)
@@ -58,6 +60,11 @@ def _pressure(high: str, low: str, language: Language) -> str:
     if language == "zh":
         return f"{spoken(high, 'zh')}杠{spoken(low, 'zh')}毫米汞柱"
     return f"{spoken(high, 'en')} over {spoken(low, 'en')} millimeters of mercury"
+
+
+def _angle(match: re.Match[str], language: Language) -> str:
+    names = ("度", "分", "秒") if language == "zh" else (" degrees ", " minutes ", " seconds ")
+    return "".join(spoken(part, language) + name for part, name in zip(match.groups(), names, strict=True) if part)
 
 
 def _signed(number: str, language: Language) -> str:
