@@ -23,7 +23,8 @@ ENGLISH_NUMERALS = re.compile(
     r"|half|a|quarters?|squared|cubed|halves|thirds|\w+ths?"
     r"|January|February|March|April|May|June|July|August|September|October|November|December)\b"
 )
-_SIGNS_WITH_LETTERS = re.compile(r"°[CF]|(?:HK|NT)(?=\$)|(?<=\d):00(?!:)|(?<=\$)0(?=\.)")  # of a currency and of full hours
+# Of currencies and degrees, the minutes of full hours, no dollars.
+_SIGNS_WITH_LETTERS = re.compile(r"°[CF]|(?:HK|NT)(?=\$)|(?<=\d):00(?!:)|(?<=\$)0(?=\.)")
 # Read as something else: halves of the day, months, marks of numbers.
 NOT_WORDS = re.compile(
     "AM|PM|am|pm|x|[Nn]o|v|w|[eE]|T|Z|bn|M|B|st|nd|rd|th|k|s|d|day|Main|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Oct|Nov|Dec"

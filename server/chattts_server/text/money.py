@@ -62,6 +62,7 @@ _AMOUNT = re.compile(
     rf"(?P<low>{_NUMBER})(?: ?[-~–—至到] ?(?:{_SIGN})?(?P<high>{_NUMBER}))?{_SCALE}{_UNIT}"
 )
 _BEHIND = re.compile(rf"(?<![\d.,A-Za-z])(?P<low>{_NUMBER}){_SCALE} ?(?P<code>{_CODE})(?![A-Za-z])")
+_NO_CENTS = re.compile(r"(?<=\d)\.00(?= ?(?:元|块|美元|美金|港元|港币|欧元|英镑|日元))")
 _PER = re.compile(
     r"(?<=[元块])/(?=人|月|年|天|日|斤|公斤|千克|克|吨|件|个|次|位|小时|时|平|平方|平米|亩|份|晚|瓶|盒|箱|股|度|升|米|套|张|台)"
 )
@@ -79,6 +80,7 @@ _PER_ENGLISH = re.compile(
 
 def read_money(text: str, language: Language) -> str:
     if language == "zh":
+        text = _NO_CENTS.sub("", text)
         text = _BEHIND.sub(_chinese_behind, text)
         text = _PER.sub("每", _AMOUNT.sub(_chinese, text))
         return _PER_UNIT.sub(lambda match: "每" + UNITS[match[1]][0], text)
@@ -109,8 +111,8 @@ def _chinese_behind(match: re.Match[str]) -> str:
 
 
 def _chinese_number(number: str) -> str:
-    """2元 is 两元."""
-    return "两" if number == "2" else spoken(number, "zh")
+    """2元 is 两元; ¥5.00 has no 点零零."""
+    return "两" if number == "2" else spoken(number.removesuffix(".00"), "zh")
 
 
 def _chinese_scale(match: re.Match[str]) -> str:
