@@ -25,8 +25,9 @@ _RATIO = re.compile(rf"(?<![\d.:])({_SMALL}) ?[:：] ?({_SMALL})(?: ?[:：] ?({_
 _SCORE = re.compile(
     r"(?:(?<=比分)|(?<=以)|(?<=比分是)|(?<=比分为)|(?<=总分)) ?(\d{1,3})[-–—](\d{1,3})(?![\d-])"
     r"|(?<![\d.-])(\d{1,3})[-–—](\d{1,3})"
-    r"(?= ?(?:获胜|击败|战胜|战平|逆转|大胜|险胜|落败|取胜|平局|领先|负于|完胜))"
+    r"(?= ?(?:获胜|击败|战胜|战平|逆转|大胜|险胜|落败|取胜|平局|领先|负于|完胜|横扫))"
 )
+_PLAIN_SCORE = re.compile(r"(?<![\d.A-Za-z-])(\d)[-–](\d)(?![\d-]|\.\d| ?[=A-Za-z])")  # 1-0; 3-5 is a range
 _CHAIN = re.compile(r"(?<![\d.-])\d{1,6}(?:-\d{1,6}){2,6}(?![\d-])")
 _RANGE = re.compile(rf"(?<![\d.A-Za-z)-])({_NUMBER}) ?(?:[-–—~]+|至|到) ?({_NUMBER})(?![\d-]|[.,]\d)")
 _SUM = re.compile(r"(?<=\d)(?: ?- ?|-)(?=\d+(?:\.\d+)? ?(?:=|等于))|(?<=\d) - (?=\d)")
@@ -72,6 +73,7 @@ def _chinese(text: str) -> str:
     text = _RATIO.sub(lambda match: "比".join(_say(part) for part in match.groups() if part), text)
     text = _SCORE.sub(lambda match: "比".join(_say(part) for part in match.groups() if part), text)
     text = _CHAIN.sub(lambda match: "杠".join(_component(part) for part in match.group().split("-")), text)
+    text = _PLAIN_SCORE.sub(lambda match: f"{match[1]}{'比' if match[1] >= match[2] else '-'}{match[2]}", text)
     text = _SUM.sub("减", text)
     text = _RANGE.sub(_chinese_range, text)
     text = _TIMES.sub("乘", text)

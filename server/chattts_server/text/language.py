@@ -13,6 +13,7 @@ HAN = "\u4e00-\u9fff"
 
 _HAN = re.compile(f"[{HAN}]")
 _WORD = re.compile(r"""(?<![^\s("'“])[A-Za-z]+(?:['’-][A-Za-z]+)*(?![^\s,.;:!?)"'”])""")
+_CHINESE_MARK = re.compile("[℃￥％，。！？；：（）、]")  # who writes in Chinese writes these
 _LETTER = re.compile("[A-Za-z]")
 _WITHOUT_HAN = re.compile(f"[^{HAN}]+")
 _HARD_STOP = re.compile(r"[，。！？；：、（）《》“”\n]")
@@ -30,7 +31,9 @@ def main_language(text: str, choice: Choice = "auto") -> Language:
     if choice != "auto":
         return choice
     chinese, english = len(_HAN.findall(text)), len(_WORD.findall(text))
-    return "en" if english > chinese or (not chinese and _LETTER.search(text)) else "zh"
+    if chinese or _CHINESE_MARK.search(text):
+        return "en" if english > chinese else "zh"
+    return "en" if _LETTER.search(text) else "zh"
 
 
 def segments(text: str, main: Language, choice: Choice = "auto") -> list[Segment]:

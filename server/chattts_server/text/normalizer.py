@@ -46,7 +46,7 @@ class Normalized:
 def normalize(text: str, choice: Choice = "auto") -> Normalized:
     """As a person would read it. `choice` overrides what the text's script says."""
     folded = fold(text)
-    language = main_language(tags.without(folded), choice)
+    language = main_language(tags.without(text), choice)
     parts = tags.divide(folded)
     dropped = 0
     for place in range(0, len(parts), 2):

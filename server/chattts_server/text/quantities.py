@@ -40,13 +40,16 @@ _POWER_PER = re.compile(rf"(?<=\d)(\^-?\d{{1,3}}) ?/ ?({_UNIT})(?![A-Za-z0-9])")
 _APART = re.compile(r"(?<=\d) +(?=\d)(?!\s*\d{1,2}/\d)")  # iPhone 16 128GB: two numbers, never one
 _FRACTION_OF = re.compile(rf"(?<![\d./])(\d{{1,3}}/\d{{1,3}}) ?({_UNIT})(?![A-Za-z0-9^/])")  # 1/4 tsp
 _ANGLE = re.compile(r"(?<![\d.])(\d{1,3})°(\d{1,2})'(?:(\d{1,2}(?:\.\d{1,3})?)\")?")
-_TIMES_PER = re.compile(r"(?<=次)/(?=分|秒|天|日|周|月|年|小时)")
+_PER_TIME = re.compile(
+    r"(?<=小时|分钟|公里|千米|千克|公斤|毫克|毫升)/(?=天|日|周|月|年|人|次|小时|分钟|分|秒|公里|晚)"
+    r"|(?<=\d[次米克升个人件台度片粒])/(?=天|日|周|月|年|人|次|小时|分钟|分|秒|公里|晚)"
+)
 
 
 def read_quantities(text: str, language: Language) -> str:
     text = _PRESSURE.sub(lambda match: _pressure(match[1], match[2], language), text)
     text = _ANGLE.sub(lambda match: _angle(match, language), text)
-    text = _TIMES_PER.sub("每", text)
+    text = _PER_TIME.sub("每", text)
     if language == "zh":
         text = _APART.sub("，", text)
     per, place = ("每", 0) if language == "zh" else (" per ", 1)
