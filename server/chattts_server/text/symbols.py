@@ -39,11 +39,9 @@ _SHARP = re.compile(r"(?<![A-Za-z])([CF])#")
 _PLUSES = re.compile(r"(?<![A-Za-z])(C)\+\+")
 _DOT = re.compile(r"(?<=[A-Za-z\u4e00-\u9fff])\.(?=[A-Za-z])")
 _INITIALS = re.compile(r"(?<![A-Za-z])(?:[A-Za-z]\.){2,8}(?:[A-Za-z](?![A-Za-z]))?")
-_ZERO_WIDTH = re.compile("[\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff\u00ad]")
 
 
 def read_symbols(text: str, language: Language) -> str:
-    text = _ZERO_WIDTH.sub("", text)
     text = _EMPHASIS.sub(r"\2", _BULLET.sub("", _HEADING.sub("", _TOPIC.sub(r"，\1，", text))))
     text = _SHARP.sub(r"\1 sharp", _PLUSES.sub(r"\1加加" if language == "zh" else r"\1 plus plus", text))
     text = _COMPARED.sub(lambda match: _compare(match[1] + match[2], language), text)

@@ -31,6 +31,7 @@ _FORMS = str.maketrans(
 )  # fmt: skip
 _ENDS_OF_LINE = str.maketrans(dict.fromkeys("\r\x0b\x0c\x85\u2028\u2029", "\n"))
 _BLANKS, _LINES = re.compile(r"[^\S\n]+"), re.compile(r" ?\n[ \n]*")
+_ZERO_WIDTH = re.compile("[\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff\u00ad]")
 _GAP = re.compile(r"(?<=[\u4e00-\u9fff]{2})[ \u3000]+(?=[\u4e00-\u9fff]{2})")  # in a chat, a space is a stop
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)：(?=\d)")
 _GROUPED = re.compile(r"(?<![\d，])\d{1,3}(?:，\d{3})+(?![\d，])")
