@@ -41,9 +41,8 @@ _UNSIMPLE = re.compile(r"[\u4e00-\u9fff]")
 
 def fold(text: str) -> str:
     """Full width to half, but for Chinese stops; traditional characters to simple ones; letters without accents."""
-    text = _LINES.sub(
-        "\n", _BLANKS.sub(" ", text.translate(_ENDS_OF_LINE))
-    )  # also so that no pass can be slow on a long run of blanks
+    text = _ZERO_WIDTH.sub("", text).translate(_ENDS_OF_LINE)
+    text = _LINES.sub("\n", _BLANKS.sub(" ", text))  # or a pass could be slow on a long run of blanks
     text = _FRACTION.sub(_spell_fraction, _GAP.sub("，", text))
     text = _ENCLOSED.sub(lambda match: f"，{unicodedata.normalize('NFKC', match.group()).strip('().')}，", text)
     text = _SUPERSCRIPT.sub(lambda match: "^" + match.group().translate(_SUPERSCRIPTS), text).translate(_FORMS)
