@@ -204,7 +204,7 @@ async def test_r14_livez_answers_while_the_normaliser_is_at_its_worst(serve):
     slowest = "①½1^" * 2500
     rounds = []
     async with serve() as running:
-        while len(rounds) < 3 and min(rounds, default=1.0) >= 0.1:  # other processes share this machine
+        while len(rounds) < 5 and min(rounds, default=1.0) >= 0.1:  # other processes share this machine
             rounds.append(await _livez_p99(running, slowest))
     assert min(rounds) < 0.1, rounds
 

@@ -27,6 +27,7 @@ def split(text: str, piece_seconds: float = PIECE_SECONDS, first_seconds: float 
     A piece is predicted to last `piece_seconds` plus SHORT_SECONDS at most, and the first of several `first_seconds`
     where a stop allows it. A text that fits into one piece stays whole.
     """
+    first_seconds = min(first_seconds, piece_seconds)
     if predicted_seconds(text) <= min(piece_seconds, max(first_seconds, SHORT_SECONDS)):
         return [text.strip()] if text.strip() else []
     first, rest = _first(text, first_seconds) if predicted_seconds(text) > piece_seconds else ("", text)
