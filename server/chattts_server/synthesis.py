@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from chattts_server import metrics as events
@@ -226,7 +226,7 @@ class Speech:
             raise EngineFailure("the speech engine made no audio", code="engine_failed") from None
         self._first_at = self._owner.clock()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         yield self._counted(self._first)
         self._first = b""
         index = 0

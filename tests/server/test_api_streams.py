@@ -12,7 +12,9 @@ from tests.server.harness import speech, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LONG = {"input": "今天天气很好。" * 20, "response_format": "pcm", "max_seconds": 40}
-ONE_WAITS_FOR_A_SECOND = ("--throughput", "40")  # with the limit of 0.5 s, LONG alone fills the ledger
+# What the buffers of a connection and the credit of a row hold: nobody has to read for it to be made.
+SHORT = {"max_seconds": 6}
+ONE_WAITS_FOR_LONGER = ("--throughput", "10")  # with the limit of 0.5 s, SHORT alone fills the ledger
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -37,9 +39,9 @@ async def unread(running, **changes):
 
 
 async def test_audio_that_is_made_holds_no_place_however_slowly_it_is_read(serve):
-    async with serve("--step-seconds", "0.001", *ONE_WAITS_FOR_A_SECOND, max_queue_wait_milliseconds="500") as running:
+    async with serve("--step-seconds", "0.001", *ONE_WAITS_FOR_LONGER, max_queue_wait_milliseconds="500") as running:
         admission = running.server.synthesis.admission
-        reading = unread(running)
+        reading = unread(running, **SHORT)
         entering = asyncio.create_task(reading.__aenter__())
         await until(lambda: admission.inflight == 1)
         assert (await speech(running, max_seconds=1)).status_code == 429  # nothing of it is made yet

@@ -9,7 +9,8 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from starlette.responses import Response
@@ -64,9 +65,10 @@ class AudioStream(Response):
     async def _send(self, scope: Scope, send: Send) -> BaseException | None:
         """None: all was sent. An error is returned when the client was told of it, else raised."""
         try:
-            async for data in encoded(self._speech, self._chain):
-                for part in parts_of(data):
-                    await self._put(send, self._framed(part))
+            async with aclosing(encoded(self._speech, self._chain)) as pieces:
+                async for data in pieces:
+                    for part in parts_of(data):
+                        await self._put(send, self._framed(part))
             await self._put(send, self._last(), more=False)
         except ClientGone:
             raise  # nothing is broken but its reader
@@ -130,11 +132,12 @@ def as_server_error(error: Exception) -> ServerError:
     return error if isinstance(error, ServerError) else EngineFailure("internal error", code="internal_error")
 
 
-async def encoded(speech: Speech, chain: Chain) -> AsyncIterator[bytes]:
+async def encoded(speech: Speech, chain: Chain) -> AsyncGenerator[bytes, None]:
     """The bytes of an answer as they are made, none of them empty."""
-    async for pcm in speech:
-        if data := await beside(chain, chain.push, pcm):
-            yield data
+    async with aclosing(aiter(speech)) as sound:
+        async for pcm in sound:
+            if data := await beside(chain, chain.push, pcm):
+                yield data
     if data := await beside(chain, chain.finish):
         yield data
 

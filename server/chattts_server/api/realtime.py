@@ -12,6 +12,7 @@ import logging
 import time
 import uuid
 from collections import deque
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -276,9 +277,10 @@ class Conversation:
         error: BaseException | None = None
         try:
             await self._say("utterance.started", **about)
-            async for data in encoded(speech, Chain(self._sound)):
-                for part in parts_of(data):
-                    await self._send({"type": "websocket.send", "bytes": part})
+            async with aclosing(encoded(speech, Chain(self._sound))) as pieces:
+                async for data in pieces:
+                    for part in parts_of(data):
+                        await self._send({"type": "websocket.send", "bytes": part})
             seconds = round(speech.audio_seconds / self._start.speed, 3)
             await self._say("utterance.done", **about, audio_seconds=seconds, usage=usage_of(speech))
         except WebSocketDisconnect:
