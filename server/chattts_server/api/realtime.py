@@ -12,7 +12,8 @@ import logging
 import time
 import uuid
 from collections import deque
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,10 +102,10 @@ class Conversation:
         self._ended = False  # the client has said `end`
         self._draining = False
         self._begun = 0  # utterances
-        self._delivering = False
+        self._busy = 0  # utterances that are made or sent
         self._active_at = time.monotonic()  # something was said, by either side
         self._cancelled: deque[int] = deque()  # characters dropped by each `cancel` that is still to be answered
-        self._speaking: asyncio.Task[None] | None = None  # since `start`
+        self._speaking = asyncio.create_task(self._speak(None))
 
     async def run(self) -> None:
         """Until somebody ends it; whatever happens, no row is left behind."""
@@ -121,7 +122,8 @@ class Conversation:
         drain = asyncio.ensure_future(self._synthesis.drain_begun.wait())
         try:
             while not (over := self._over(reading)):
-                waited = {task for task in (reading, drain, self._speaking) if task and not task.done()}
+                # `cancel` puts another task in the place of the one that it ends, which wakes us.
+                waited = {task for task in (reading, drain, self._speaking) if not task.done()}
                 await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
                 if drain.done():
                     self._draining = True
@@ -133,17 +135,14 @@ class Conversation:
             log.exception("bug", extra={"request_id": self._request_id})
             return BROKEN
         finally:
-            tasks = [task for task in (reading, drain, self._speaking) if task]
-            for task in tasks:
+            for task in (reading, drain, self._speaking):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(reading, drain, self._speaking, return_exceptions=True)
 
     def _over(self, reading: asyncio.Future[_Over]) -> _Over | None:
         """None: it goes on. Raises what has ended a task."""
         if reading.done():
             return reading.result()
-        if self._speaking is None:
-            return RESTARTING if self._draining else None
         if self._speaking.done():
             self._speaking.result()
             return RESTARTING if self._draining else DONE
@@ -153,13 +152,14 @@ class Conversation:
 
     async def _read(self) -> _Over:
         first = await self._next_message(self._patience.start)
+        if first is None:
+            return SILENT
         if not isinstance(first, Start):
             wrong = InvalidRequest("the first message must be start", code="not_started")
             await self._tell("error", first if isinstance(first, InvalidRequest) else wrong)
             return BAD_START
         self._start = first
         await self._say("ready", request_id=self._request_id, **_described(self._sound))
-        self._speaking = asyncio.create_task(self._speak(None))
         while (said := await self._next_message(self._patience.idle)) is not None:
             if (problem := self._take(said)) is not None:
                 await self._tell("error", problem)
@@ -168,7 +168,7 @@ class Conversation:
     async def _next_message(self, patience: float) -> Said | InvalidRequest | None:
         """None: for so long nobody has said anything."""
         while True:
-            left = patience if self._delivering else patience - (time.monotonic() - self._active_at)
+            left = patience if self._busy else patience - (time.monotonic() - self._active_at)
             if left <= 0:
                 return None
             try:
@@ -213,7 +213,6 @@ class Conversation:
     def _be_silent(self) -> None:
         """The rows of what is spoken and of what comes next are freed at once; then another task speaks on."""
         before = self._speaking
-        assert before is not None  # there was a start
         self._cancelled.append(self._sentences.clear())
         before.cancel()
         self._speaking = asyncio.create_task(self._speak(before))
@@ -255,22 +254,29 @@ class Conversation:
     async def _begin(self, text: str) -> _Begun:
         self._begun += 1
         number, now = self._begun, self._synthesis.clock()
-        try:
-            speech = await self._synthesis.speak(utterance_of(self._socket, self._start, text, "stream", True, now))
-        except ServerError as refused:
-            return _Begun(number, len(text), refused)
-        return _Begun(number, len(text), speech)
+        with self._at_work():
+            try:
+                speech = await self._synthesis.speak(utterance_of(self._socket, self._start, text, "stream", True, now))
+            except ServerError as refused:
+                return _Begun(number, len(text), refused)
+            return _Begun(number, len(text), speech)
 
     async def _deliver(self, begun: _Begun) -> None:
         about = {"utterance": begun.number, "characters": begun.characters}
-        self._delivering = True
-        try:
+        with self._at_work():
             if isinstance(begun.speech, ServerError):
                 await self._tell("utterance.failed", begun.speech, **about)
             else:
                 await self._send_audio(begun.speech, about)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        """Who waits for audio, or listens, is not idle."""
+        self._busy += 1
+        try:
+            yield
         finally:
-            self._delivering = False
+            self._busy -= 1
             self._active_at = time.monotonic()
 
     async def _send_audio(self, speech: Speech, about: dict[str, int]) -> None:
