@@ -1,5 +1,7 @@
 """The gate: quiet steady noise goes down in the pauses, a voice stays as it is, and no sample moves."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -19,7 +21,7 @@ WINDOWS = (1024, 2048)
 def gated(samples, window, cuts=()):
     gate = SpectralGate(window)
     bounds = [0, *cuts, len(samples)]
-    pieces = [gate.push(samples[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    pieces = [gate.push(samples[a:b]) for a, b in pairwise(bounds)]
     return np.concatenate([*pieces, gate.finish()])
 
 

@@ -1,5 +1,7 @@
 """Speed and sample rate: length follows, pitch stays, and a stream has the samples of the whole."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,7 @@ SAMPLES = voice_like(6.0, 24000)
 def stretched(samples, speed, rate, cuts=()):
     stretch = Stretch(speed, rate)
     bounds = [0, *cuts, len(samples)]
-    pieces = [stretch.push(samples[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    pieces = [stretch.push(samples[a:b]) for a, b in pairwise(bounds)]
     return np.concatenate([*pieces, stretch.finish()])
 
 
