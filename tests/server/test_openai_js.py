@@ -16,8 +16,8 @@ async def test_the_npm_client(serve, tmp_path):
     async with serve() as fast, serve(*BUSY, max_queue_wait_milliseconds="1000") as busy:
         urls = {"FAST": f"http://127.0.0.1:{fast.port}", "BUSY": f"http://127.0.0.1:{busy.port}"}
         node = await asyncio.create_subprocess_exec(
-            "node", "--test", "--test-force-exit", "--test-reporter", "tap", script, cwd=tmp_path, env={**os.environ, **urls},
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            "node", "--test", "--test-force-exit", "--test-reporter", "tap", script,
+            cwd=tmp_path, env={**os.environ, **urls}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         told = (await node.communicate())[0].decode()
     assert node.returncode == 0, told

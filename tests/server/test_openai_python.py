@@ -1,4 +1,4 @@
-"""The official Python client, unchanged, against our server: all formats, streams, its exception classes, its retries."""
+"""The official Python client, unchanged, against our server: formats, streams, its exception classes, its retries."""
 
 import asyncio
 import base64
