@@ -18,7 +18,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
 ADDRESS = "127.0.0.1:8000"
 COMMANDS = {"sh": ("example.sh", "sh"), "python": ("example.py", sys.executable), "js": ("example.mjs", "node")}
 # What each block leaves behind, in the order of the page: name, ffmpeg's format, seconds.
-MADE = [("curl.mp3", "mp3", 2.8), ("python.ogg", "ogg", 1.6), ("js.wav", "wav", 0.5), ("websocket.pcm", None, 3.6)]
+MADE = [("curl.mp3", "mp3", 2.8), ("python.ogg", "ogg", 2.25), ("js.wav", "wav", 0.5), ("websocket.pcm", None, 3.6)]
 
 
 async def ran(*command, cwd, **pipes):
