@@ -9,13 +9,13 @@ not in it. The formats are measured in this process, which encodes what that one
 from __future__ import annotations
 
 import argparse
+import http.client
 import json
 import os
 import re
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -50,10 +50,10 @@ def main() -> None:
     arguments = parser.parse_args()
     Path("out").mkdir(exist_ok=True)
     print(f"{date.today()}, {_processor()}, {os.cpu_count()} cores\n")
-    with _server(install.checkpoint(Path("out"), arguments.model)) as (pid, url):
+    with _server(install.checkpoint(Path("out"), arguments.model)) as (pid, address):
         print("| request | CPU ms of the HTTP process |\n|---|---|")
         for name, (path, body) in ASKED.items():
-            print(f"| {name} | {_per_request(pid, url + path, body, arguments.requests):.2f} |", flush=True)
+            print(f"| {name} | {_per_request(pid, address, path, body, arguments.requests):.2f} |", flush=True)
     print("\n| form | CPU ms per audio second | KB per audio second |\n|---|---|---|")
     for name, sound in _sounds():
         milliseconds, size = _per_audio_second(lambda sound=sound: Chain(sound))  # type: ignore[misc]
@@ -83,15 +83,18 @@ def _per_audio_second(make: Callable[[], Chain]) -> tuple[float, float]:
     return (time.process_time() - began) * 1000 / AUDIO_SECONDS, size / AUDIO_SECONDS
 
 
-def _per_request(pid: int, url: str, body: dict[str, Any], requests: int) -> float:
+def _per_request(pid: int, address: str, path: str, body: dict[str, Any], requests: int) -> float:
     data = json.dumps(body).encode()
     for warm_up in (True, False):
         before = _cpu_seconds(pid)
         count = requests // 10 if warm_up else requests
+        connection = http.client.HTTPConnection(address)
         for _ in range(count):
-            asked = urllib.request.Request(url, data, {"content-type": "application/json"})
-            with urllib.request.urlopen(asked) as answer:
-                answer.read()
+            connection.request("POST", path, data, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            if answer.status != 200 or not answer.read():
+                raise SystemExit(f"{path} answered {answer.status}")
+        connection.close()
     return (_cpu_seconds(pid) - before) * 1000 / count
 
 
@@ -113,7 +116,7 @@ def _server(model: Path) -> Iterator[tuple[int, str]]:
             if '"engine ready"' in line:
                 break
         try:
-            yield process.pid, f"http://127.0.0.1:{port}"
+            yield process.pid, f"127.0.0.1:{port}"
         finally:
             process.terminate()
             process.stderr.close()
