@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from chattts_server import metrics as events
@@ -56,7 +56,8 @@ class Utterance:
     voice: str
     sampling: Sampling
     max_seconds: float | None
-    delivery: Delivery
+    delivery: Delivery  # how its latency is counted
+    streamed: bool  # sent while it is made, as fast as it is read; False: wanted whole
     arrived: float  # monotonic
     connected: float  # monotonic; when its connection was opened
     deadline: float  # monotonic; to the first audio
@@ -86,6 +87,7 @@ class Synthesis:
         self.metrics = metrics
         self.clock = clock
         self.draining_since: float | None = None  # monotonic; set by serve.py
+        self.drain_begun = asyncio.Event()  # set by serve.py: for those who wait for it
         self._tokenizer = tokenizer
         self._jitter = jitter
 
@@ -196,10 +198,23 @@ class Speech:
     def predicted_seconds(self) -> float:
         return sum(piece.seconds for piece in self._pieces)
 
+    @property
+    def input_tokens(self) -> int:
+        return sum(len(piece.token_ids) for piece in self._pieces)
+
+    @property
+    def output_tokens(self) -> int:
+        """Steps of audio; all of them when the audio was read to its end."""
+        return sum(row.finish.steps for row in self._rows if row.finish is not None)
+
+    @property
+    def audio_seconds(self) -> float:
+        """Of the model's audio, at speed 1, that was read."""
+        return self._samples / SAMPLE_RATE
+
     async def begin(self) -> None:
         """Submits what may run now and waits for the first audio, until the deadline."""
-        streamed = self._utterance.delivery == "stream"
-        for _ in range(1 if streamed else len(self._pieces)):
+        for _ in range(1 if self._utterance.streamed else len(self._pieces)):
             self._submit_next()
         wait = self._utterance.deadline - self._owner.clock()
         try:
@@ -211,7 +226,7 @@ class Speech:
             raise EngineFailure("the speech engine made no audio", code="engine_failed") from None
         self._first_at = self._owner.clock()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         yield self._counted(self._first)
         self._first = b""
         index = 0
@@ -251,12 +266,12 @@ class Speech:
             duration_seconds=max(0.0, ready_at - self._utterance.arrived - starved),
             first_audio_seconds=first,
             queued_seconds=finishes[0].queued_seconds,
-            audio_seconds=self._samples / SAMPLE_RATE,
+            audio_seconds=self.audio_seconds,
         )
 
     def _submit_next(self) -> None:
         piece = self._pieces[len(self._rows)]
-        streamed = self._utterance.delivery == "stream"
+        streamed = self._utterance.streamed
         first = not self._rows
         self._rows.append(
             self._owner.engine.submit(
