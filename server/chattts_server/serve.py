@@ -9,6 +9,7 @@ import math
 import os
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,8 +17,10 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request as Handshake
 
-from chattts_server.api.middleware import Connection
+from chattts_server.api.middleware import MAX_BODY_BYTES, Connection
 from chattts_server.app import create_app
 from chattts_server.config import Settings
 from chattts_server.engine.client import EngineCommand
@@ -26,6 +29,7 @@ from chattts_server.synthesis import Synthesis
 KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that it is they who close
 # After SIGTERM a client may be just about to use its old connection: it is served once more and told to close.
 LINGER_SECONDS = 1.0
+PING_SECONDS = 20.0  # a WebSocket whose other side does not answer within as long again is closed
 # Of one connection. With the megabytes that Linux grants, a reader in real time would look as if it stood still.
 KERNEL_BUFFER_BYTES, OUR_BUFFER_BYTES = 64 * 1024, 16 * 1024
 log = logging.getLogger(__name__)
@@ -47,7 +51,9 @@ class SpeechServer(uvicorn.Server):
         self._app: FastAPI = create_app(settings, command, self.fail)
         super().__init__(
             uvicorn.Config(
-                self._app, host=settings.host, port=settings.port, loop="uvloop", http=SpeechProtocol, ws="none",
+                self._app, host=settings.host, port=settings.port, loop="uvloop", http=SpeechProtocol, ws=SpeechSocket,
+                ws_max_size=MAX_BODY_BYTES, ws_per_message_deflate=False,  # audio gets no smaller, and a bomb grows
+                ws_ping_interval=PING_SECONDS, ws_ping_timeout=PING_SECONDS,
                 lifespan="on", log_config=None, access_log=False, server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=1, backlog=4096,
             )
@@ -91,6 +97,7 @@ class SpeechServer(uvicorn.Server):
                     os.kill(pid, signal.SIGKILL)
             os._exit(128 + number)
         self.synthesis.draining_since = time.monotonic()  # /readyz is false and new requests get 503 from here on
+        self.synthesis.drain_begun.set()
         self._drain_task = asyncio.get_running_loop().create_task(self._drain(), name="drain")
 
     async def _drain(self) -> None:
@@ -115,13 +122,30 @@ class SpeechProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.connection = Connection(opened=time.monotonic(), abort=transport.abort)
+        self.connection = _connection(transport)
         _bound_buffers(transport)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.connection.requests += 1
         self.scope["state"]["connection"] = self.connection
+
+
+class SpeechSocket(WebSocketsSansIOProtocol):
+    """A WebSocket after its upgrade; the transport and its bounds are still those of SpeechProtocol."""
+
+    def handle_connect(self, event: Handshake) -> None:
+        self.app_state = {**self.app_state, "connection": _connection(self.transport)}
+        super().handle_connect(event)
+
+
+def _connection(transport: asyncio.Transport) -> Connection:
+    def abort() -> None:
+        """With a reset: a body that has no length and just ended would look whole (HTTP/1.0)."""
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+
+    return Connection(opened=time.monotonic(), abort=abort)
 
 
 def _bound_buffers(transport: asyncio.Transport) -> None:

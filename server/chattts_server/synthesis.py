@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -65,7 +65,8 @@ class Utterance:
     voice: str
     sampling: Sampling
     max_seconds: float | None
-    delivery: Delivery
+    delivery: Delivery  # how its latency is counted
+    streamed: bool  # sent while it is made, as fast as it is read; False: wanted whole
     arrived: float  # monotonic
     connected: float  # monotonic; when its connection was opened
     deadline: float  # monotonic; to the first audio
@@ -108,6 +109,7 @@ class Synthesis:
         self.metrics = metrics
         self.clock = clock
         self.draining_since: float | None = None  # monotonic; set by serve.py
+        self.drain_begun = asyncio.Event()  # set by serve.py: for those who wait for it
         self._tokenizer = tokenizer
         self._jitter = jitter
         # One thread: Python runs one at a time anyway, and the event loop then waits for one and not for many.
@@ -245,10 +247,23 @@ class Speech:
     def predicted_seconds(self) -> float:
         return sum(piece.seconds for piece in self._pieces)
 
+    @property
+    def input_tokens(self) -> int:
+        return sum(len(piece.token_ids) for piece in self._pieces)
+
+    @property
+    def output_tokens(self) -> int:
+        """Steps of audio; all of them when the audio was read to its end."""
+        return sum(row.finish.steps for row in self._rows if row.finish is not None)
+
+    @property
+    def audio_seconds(self) -> float:
+        """Of the model's audio, at speed 1, that was read."""
+        return self._samples / SAMPLE_RATE
+
     async def begin(self) -> None:
         """Submits what may run now and waits for the first audio, until the deadline."""
-        streamed = self._utterance.delivery == "stream"
-        for _ in range(1 if streamed else len(self._pieces)):
+        for _ in range(1 if self._utterance.streamed else len(self._pieces)):
             self._start_next()
         wait = self._utterance.deadline - self._owner.clock()
         try:
@@ -260,7 +275,7 @@ class Speech:
             raise EngineFailure("the speech engine made no audio", code="engine_failed") from None
         self._first_at = self._owner.clock()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         yield self._counted(self._first)
         self._first = b""
         for index, piece in enumerate(self._pieces):
@@ -302,7 +317,7 @@ class Speech:
             duration_seconds=max(0.0, ready_at - self._utterance.arrived - starved),
             first_audio_seconds=first,
             queued_seconds=finishes[0].queued_seconds,
-            audio_seconds=self._samples / SAMPLE_RATE,
+            audio_seconds=self.audio_seconds,
         )
 
     @property
@@ -329,7 +344,7 @@ class Speech:
         return self._submit(piece, self._owner.refined(refined), deadline)
 
     def _submit(self, piece: Piece, token_ids: list[int], deadline: float | None) -> RowStream:
-        streamed = self._utterance.delivery == "stream"
+        streamed = self._utterance.streamed
         return self._owner.engine.submit(
             token_ids, self._voice, self._utterance.sampling, piece.limits, deadline,
             credit=STREAM_WINDOW_SAMPLES if streamed else UNLIMITED_CREDIT, window=streamed,

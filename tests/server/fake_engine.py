@@ -15,6 +15,7 @@ import faulthandler
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,8 +46,10 @@ BREAK_0 = BERT_ENTRIES + CHATTTS_TOKENS.index("[break_0]")
 class HummingModel:
     """Steps that only take time; a row's sound is a hum of its seed, whatever its text."""
 
-    def __init__(self, slots: int, seconds_per_step: float, log: Callable[[str], None]) -> None:
+    def __init__(self, slots: int, seconds_per_step: float, log: Callable[[str], None], late: int = 0) -> None:
         self.slots = slots
+        self.late = late
+        self._launched: deque[list[Outcome]] = deque()
         self._seconds_per_step = seconds_per_step
         self._log = log
         self._rows: dict[int, Submit] = {}
@@ -69,6 +72,12 @@ class HummingModel:
 
     def prefill(self, slot: int) -> None:
         pass
+
+    def launch(self, slots: Sequence[int]) -> None:
+        self._launched.append(self.step(slots))
+
+    def outcomes(self) -> list[Outcome]:
+        return self._launched.popleft()
 
     def step(self, slots: Sequence[int]) -> list[Outcome]:
         ids = {token for slot in slots for token in self._rows[slot].token_ids}
