@@ -104,7 +104,6 @@ async def test_a_client_that_leaves_ends_its_text_stage(serve, tmp_path):
             await running.client.post("/tts", json=body, timeout=0.5)
         await until(lambda: running.server.synthesis.admission.inflight == 0)
         assert (await speech(running, "好", refine=True, max_seconds=0.1)).status_code == 200
-        assert "stopped after" in log.read_text()  # long before its end
         assert len(prompts(log, "code")) == 1  # of the second request
 
 
