@@ -18,6 +18,8 @@ LABEL_SERVICE = "chattts.dev/service"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 ANNOTATION_INTENT = "chattts.dev/intent"  # hash of what we applied last; on the child itself, never in a pod template
 CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGER}"
+LABEL_FETCH = "chattts.dev/fetch"  # on the pods of the fetch Job, which are no servers and carry no LABEL_SERVICE
+ANNOTATION_FETCH = "chattts.dev/fetch"  # on the fetch Job: what it fetches, and where to
 # What we set spec.replicas to, in the same write: tells our number from a hand's.
 ANNOTATION_REPLICAS = "chattts.dev/replicas"
 
@@ -59,7 +61,25 @@ LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease")
 POD_MONITOR = Kind("monitoring.coreos.com", "v1", "podmonitors", "PodMonitor")
 PROMETHEUS_RULE = Kind("monitoring.coreos.com", "v1", "prometheusrules", "PrometheusRule")
 
-CHILD_KINDS = (DEPLOYMENT, SERVICE, POD_MONITOR, PROMETHEUS_RULE)
+POD_DISRUPTION_BUDGET = Kind("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
+NETWORK_POLICY = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
+CLAIM = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+CONFIG_MAP = Kind("", "v1", "configmaps", "ConfigMap")
+JOB = Kind("batch", "v1", "jobs", "Job")
+NODE = Kind("", "v1", "nodes", "Node")
+
+# In the order in which they are written: what pods need comes before the pods.
+CHILD_KINDS = (
+    CLAIM,
+    JOB,
+    NETWORK_POLICY,
+    SERVICE,
+    POD_DISRUPTION_BUDGET,
+    DEPLOYMENT,
+    POD_MONITOR,
+    PROMETHEUS_RULE,
+    CONFIG_MAP,
+)
 OPTIONAL_KINDS = (POD_MONITOR, PROMETHEUS_RULE)  # served only where prometheus-operator is installed
 
 # Condition types, in the order in which they are shown.
@@ -97,6 +117,11 @@ def key_of(body: Body) -> Key:
     if body.get("kind") != TTS_SERVICE.kind:
         name = (metadata.get("labels") or {}).get(LABEL_SERVICE, name)
     return Key(metadata["namespace"], name)
+
+
+def child_name(kind: Kind, service: str) -> str:
+    """One child of each kind. A claim and a ConfigMap share their kind with the user's own, so they get a suffix."""
+    return service + {CLAIM: "-model", JOB: "-fetch", CONFIG_MAP: "-dashboard"}.get(kind, "")
 
 
 def selector_labels(name: str) -> dict[str, str]:

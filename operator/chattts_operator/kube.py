@@ -109,7 +109,12 @@ class Kube:
     async def delete(self, kind: api.Kind, namespace: str, name: str, uid: str) -> None:
         """Exactly this object: one that was made anew under the name stays."""
         self._fence()
-        options = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": "Background",  # the default of Jobs would leave their pods behind
+        }
         try:
             await self._request("delete", _path(kind, namespace, name), body=options)
         except KubeError as error:

@@ -82,7 +82,7 @@ class Operator:
             failed = self.metrics.prometheus_failures.inc
             self.ticker = Ticker(self.prometheus, self.cache, self.defaults, self.queue.add, failed)
         decision_of = _undecided if self.ticker is None else self.ticker.decision_of
-        self.reconciler = Reconciler(self.kube, self.defaults, decision_of, self.served, time.time, self.cache)
+        self.reconciler = Reconciler(self.kube, self.defaults, decision_of, self.served, time.time, cache=self.cache)
         self.health.serve(config.health_port)
         self.metrics.serve(config.metrics_port)
 

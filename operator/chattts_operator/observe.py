@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from . import api
 from .autoscaling.signals import Fleet
+from .drivers import Node
 
 REPORTS_AFTER_SECONDS = 60.0  # a pod that is Ready for this long must have been scraped
 
@@ -35,6 +36,8 @@ class Pod:
     first_ready_at: float | None  # as far as this process has seen; a pod that flaps keeps it
     unschedulable: str  # the scheduler's own words, or empty
     unschedulable_since: str
+    created: str = ""
+    trouble: str = ""  # why a container waits or ended last: "ImagePullBackOff: ...", "exit code 78: ..."
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,26 +46,41 @@ class Observed:
     children: Mapping[api.Kind, api.Body]  # those that exist
     pods: tuple[Pod, ...]
     served: frozenset[api.Kind]  # optional kinds that the API server knows
+    fetching: tuple[Pod, ...] = ()  # pods of the fetch Job, while it is not complete
+    nodes: tuple[Node, ...] | None = None  # None: not read, or not to be read
 
     @property
     def deployment(self) -> api.Body | None:
         return self.children.get(api.DEPLOYMENT)
 
 
-async def observe(reader: Reader, key: api.Key, served: frozenset[api.Kind]) -> Observed | None:
+async def observe(
+    reader: Reader, key: api.Key, served: frozenset[api.Kind], nodes: tuple[Node, ...] | None = None
+) -> Observed | None:
     """None: there is no such TTSService."""
     service = await reader.get(api.TTS_SERVICE, *key)
     if service is None:
         return None
     kinds = [kind for kind in api.CHILD_KINDS if kind not in api.OPTIONAL_KINDS or kind in served]
-    found = [(kind, await reader.get(kind, *key)) for kind in kinds]
+    found = [(kind, await reader.get(kind, key.namespace, api.child_name(kind, key.name))) for kind in kinds]
+    children = {kind: body for kind, body in found if body is not None}
     pods = await reader.list(api.POD, key.namespace, f"{api.LABEL_SERVICE}={key.name}")
+    fetching: list[api.Body] = []
+    if api.JOB in children and not _is_complete(children[api.JOB]):
+        fetching = await reader.list(api.POD, key.namespace, f"{api.LABEL_FETCH}={key.name}")
     return Observed(
         service=service,
-        children={kind: body for kind, body in found if body is not None},
+        children=children,
         pods=tuple(pod_of(body) for body in pods),
         served=served,
+        fetching=tuple(pod_of(body) for body in fetching),
+        nodes=nodes,
     )
+
+
+def _is_complete(job: api.Body) -> bool:
+    conditions = (job.get("status") or {}).get("conditions") or []
+    return any(item["type"] == "Complete" and item["status"] == "True" for item in conditions)
 
 
 def pod_of(body: api.Body) -> Pod:
@@ -79,7 +97,22 @@ def pod_of(body: api.Body) -> Pod:
         first_ready_at=_since(ready),
         unschedulable=scheduled.get("message", "no node fits") if stuck else "",
         unschedulable_since=scheduled.get("lastTransitionTime", "") if stuck else "",
+        created=metadata.get("creationTimestamp", ""),
+        trouble=_trouble(status),
     )
+
+
+def _trouble(status: Mapping[str, Any]) -> str:
+    """Of the first container that has one; in the kubelet's words and the container's own last line."""
+    for container in (*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])):
+        state, last = container.get("state") or {}, container.get("lastState") or {}
+        waiting, ended = state.get("waiting") or {}, state.get("terminated") or last.get("terminated") or {}
+        if ended.get("exitCode") and not container.get("ready"):
+            said = (ended.get("message") or ended.get("reason") or "").strip().splitlines()
+            return f"{container['name']} ended with exit code {ended['exitCode']}: {said[-1] if said else ''}"[:500]
+        if waiting.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            return f"{container['name']} waits, {waiting['reason']}: {waiting.get('message', '')}"[:500]
+    return ""
 
 
 def _since(condition: Mapping[str, Any]) -> float | None:

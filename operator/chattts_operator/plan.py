@@ -7,16 +7,26 @@ from dataclasses import dataclass
 from . import api
 from .autoscaling.signals import Decision
 from .compare import difference
+from .drivers import Verdict, judge
 from .events import Note
-from .observe import Observed, committed_of
-from .resources.child import is_owned
-from .resources.deployment import SCRAPE_ANNOTATION, deployment
+from .model_cache import Weights, weights_of
+from .observe import Observed, committed_of, is_rolling_out
+from .resources.child import is_ours, is_owned
+from .resources.dashboard import dashboard
+from .resources.deployment import deployment
+from .resources.disruption import disruption_budget
 from .resources.monitoring import pod_monitor, prometheus_rule
+from .resources.network import network_policy
+from .resources.pod import SCRAPE_ANNOTATION
 from .resources.service import service
-from .spec import InvalidSpec, TTSServiceSpec
+from .resources.storage import claim, fetch_job
+from .resources.weights import revision_of
+from .rollout import Strategy, gave_up_surge, strategy_of, surge_ends_in
+from .spec import InvalidSpec, OperatorDefaults, TTSServiceSpec
 
 SCALED = ("ScaledOut", "ScaledIn")  # Events of what has happened
 REPLICAS_HELD = "ReplicasHeld"
+LOOK_SECONDS = 30.0  # between two looks at a download: its pods send no events to us
 DEFAULT_REPLICAS = 1  # of spec.replicas; the API server fills it in, so it says nothing
 
 
@@ -35,26 +45,57 @@ class Plan:
     replicas: int
     held: bool  # the number of the time in mode Operator, not spec.replicas
     image: str
+    weights: Weights
+    drivers: Verdict
     writes: tuple[Write, ...]
     deletes: tuple[tuple[api.Kind, api.Body], ...]
     conflicts: tuple[str, ...]
     notes: tuple[Note, ...]
+    again_in: float | None  # seconds until time alone changes the plan
 
 
-def plan(spec: TTSServiceSpec, observed: Observed, decision: Decision | None, default_image: str) -> Plan:
-    image = image_of(spec, observed, default_image)
+def plan(
+    spec: TTSServiceSpec, observed: Observed, decision: Decision | None, defaults: OperatorDefaults, now: float
+) -> Plan:
+    image = image_of(spec, observed, defaults.server_image)
     replicas = replicas_of(spec, observed, decision)
-    intents = _intents(spec, observed, replicas, image)
+    weights = weights_of(spec, observed, now)
+    strategy = strategy_of(spec, observed, replicas, now)
+    intents = _intents(spec, observed, replicas, image, weights, strategy)
     conflicts = tuple(
-        f"{kind.kind} {spec.key} exists and is not controlled by this TTSService: delete or rename one of them"
+        f"{kind.kind} {spec.key.namespace}/{body['metadata']['name']} exists and is not controlled by this TTSService: "
+        "delete or rename one of them"
         for kind, body in observed.children.items()
-        if kind in intents and not is_owned(body, spec.uid)
+        if kind in intents and not is_ours(kind, body, spec)
     )
-    writes, deletes = _writes(intents, observed), _deletes(spec, intents, observed)
+    writes, deletes = _writes(intents, observed), _deletes(spec, intents, observed, weights)
     if conflicts or spec.paused:
         writes, deletes = (), ()
-    held = is_held(spec, observed)
-    return Plan(replicas, held, image, writes, deletes, conflicts, _notes(spec, observed, writes, decision))
+    return Plan(
+        replicas=replicas,
+        held=is_held(spec, observed),
+        image=image,
+        weights=weights,
+        drivers=judge(spec, _cuda_version(spec, image, defaults), observed.nodes),
+        writes=writes,
+        deletes=deletes,
+        conflicts=conflicts,
+        notes=_notes(spec, observed, writes, decision, strategy),
+        again_in=None if spec.paused else _again_in(spec, observed, weights, now),
+    )
+
+
+def _cuda_version(spec: TTSServiceSpec, image: str, defaults: OperatorDefaults) -> str:
+    if spec.image.cuda_version:
+        return spec.image.cuda_version
+    return defaults.server_cuda_version if image == defaults.server_image else ""
+
+
+def _again_in(spec: TTSServiceSpec, observed: Observed, weights: Weights, now: float) -> float | None:
+    """What is waited for sends an event when it comes; a time that passes does not."""
+    look = LOOK_SECONDS if weights.state in ("Waiting", "Fetching") else None
+    times = (weights.retry_in, look, surge_ends_in(spec, observed, now) or None)
+    return min((seconds for seconds in times if seconds is not None), default=None)
 
 
 def image_of(spec: TTSServiceSpec, observed: Observed, default_image: str) -> str:
@@ -100,16 +141,29 @@ def is_held(spec: TTSServiceSpec, observed: Observed) -> bool:
     return unedited or spec.replicas == DEFAULT_REPLICAS
 
 
-def _intents(spec: TTSServiceSpec, observed: Observed, replicas: int, image: str) -> dict[api.Kind, api.Body]:
+def _intents(
+    spec: TTSServiceSpec, observed: Observed, replicas: int, image: str, weights: Weights, strategy: Strategy
+) -> dict[api.Kind, api.Body]:
+    """In the order in which they are written."""
     monitor = monitor_of(spec, observed)
-    intents = {
-        api.SERVICE: service(spec),
-        api.DEPLOYMENT: deployment(spec, replicas, image, scrape_annotations=monitor == "Annotations"),
-    }
+    intents: dict[api.Kind, api.Body] = {}
+    if spec.model.on_claim:
+        intents[api.CLAIM] = claim(spec, observed.children.get(api.CLAIM))
+        if weights.claim_uid is not None and not weights.replace_job:
+            intents[api.JOB] = fetch_job(spec, image, weights.claim_uid)
+    if spec.networking.restricted:
+        intents[api.NETWORK_POLICY] = network_policy(spec)
+    intents[api.SERVICE] = service(spec)
+    intents[api.POD_DISRUPTION_BUDGET] = disruption_budget(spec)
+    if weights.serve is not None:
+        scraped = monitor == "Annotations"
+        intents[api.DEPLOYMENT] = deployment(spec, replicas, image, scraped, strategy, weights.serve)
     if monitor == "PodMonitor" and api.POD_MONITOR in observed.served:
         intents[api.POD_MONITOR] = pod_monitor(spec)
     if spec.monitoring.rules and monitor != "None" and api.PROMETHEUS_RULE in observed.served:
         intents[api.PROMETHEUS_RULE] = prometheus_rule(spec)
+    if spec.monitoring.dashboard:
+        intents[api.CONFIG_MAP] = dashboard(spec)
     return intents
 
 
@@ -129,6 +183,8 @@ def _writes(intents: dict[api.Kind, api.Body], observed: Observed) -> tuple[Writ
         live = observed.children.get(kind)
         if live is None:
             writes.append(Write(kind, intent, "missing", force=False))
+        elif kind == api.JOB:
+            continue  # its template cannot be changed; weights_of says when it has to be made anew
         elif (why := difference(intent, live)) is not None:
             # The uid is a fence: an object that was made anew in the meantime refuses the write.
             metadata = {**intent["metadata"], "uid": live["metadata"]["uid"]}
@@ -137,17 +193,34 @@ def _writes(intents: dict[api.Kind, api.Body], observed: Observed) -> tuple[Writ
 
 
 def _deletes(
-    spec: TTSServiceSpec, intents: dict[api.Kind, api.Body], observed: Observed
+    spec: TTSServiceSpec, intents: dict[api.Kind, api.Body], observed: Observed, weights: Weights
 ) -> tuple[tuple[api.Kind, api.Body], ...]:
     return tuple(
         (kind, body)
         for kind, body in observed.children.items()
-        if kind not in intents and is_owned(body, spec.uid) and not body["metadata"].get("deletionTimestamp")
+        if kind not in intents
+        and is_owned(body, spec.uid)
+        and not body["metadata"].get("deletionTimestamp")
+        and not (kind == api.DEPLOYMENT and weights.serve is None)  # it goes on with what it mounts until then
+        and not (kind == api.CLAIM and _is_mounted(body, observed))
     )
 
 
+def _is_mounted(claim: api.Body, observed: Observed) -> bool:
+    """Pods of the old template may still start on it."""
+    deployment = observed.deployment
+    if deployment is None:
+        return False
+    pod = deployment["spec"]["template"]["spec"]
+    return revision_of(pod, claim["metadata"]["name"]) is not None or is_rolling_out(deployment)
+
+
 def _notes(
-    spec: TTSServiceSpec, observed: Observed, writes: tuple[Write, ...], decision: Decision | None
+    spec: TTSServiceSpec,
+    observed: Observed,
+    writes: tuple[Write, ...],
+    decision: Decision | None,
+    strategy: Strategy,
 ) -> tuple[Note, ...]:
     notes = []
     generation = str(observed.service["metadata"].get("generation", 0))
@@ -161,8 +234,21 @@ def _notes(
             notes.append(Note("ReplicasIgnored", message, False, generation))
     if is_held(spec, observed) and not spec.paused and _scaling_reason(observed) != REPLICAS_HELD:
         notes.append(Note(REPLICAS_HELD, held_message(spec, observed), True, generation))
+    if any(write.kind == api.DEPLOYMENT for write in writes) and _gives_up_surge(spec, observed, strategy):
+        message = (
+            f"no node has room for a second pod since {spec.rollout.capacity_wait_seconds} s: the old pod is ended "
+            "first (rollout.capacityPolicy Auto); choose Surge to wait for ever"
+        )
+        notes.append(Note("SurgeGivenUp", message, True, generation))
     notes += _scaling_notes(observed, writes, decision)
     return tuple(notes)
+
+
+def _gives_up_surge(spec: TTSServiceSpec, observed: Observed, strategy: Strategy) -> bool:
+    waited = spec.rollout.capacity_policy == "Auto" and strategy is Strategy.REPLACE
+    if not waited or observed.deployment is None or not is_rolling_out(observed.deployment):
+        return False
+    return committed_of(observed.deployment) == 1 and not gave_up_surge(observed)
 
 
 def held_message(spec: TTSServiceSpec, observed: Observed) -> str:

@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from . import api, events, status
+from . import api, conditions, events, status
 from .autoscaling.memory import SHOW_SECONDS, VOLATILE
 from .autoscaling.signals import Decision
 from .cache import Cache, Known
 from .compare import difference
+from .drivers import Node
 from .kube import KubeError
 from .observe import Observed, Reader, committed_of, observe
 from .plan import SCALED, Plan, Write, held_message, plan
@@ -24,6 +25,11 @@ from .spec import InvalidSpec, OperatorDefaults, TTSServiceSpec, parse
 LOG = logging.getLogger(__name__)
 
 CONFLICT_SECONDS = 30.0  # until a foreign child is looked at again
+
+
+async def unknown_nodes() -> tuple[Node, ...] | None:
+    """Where the operator may not list nodes."""
+    return None
 
 
 class Writer(Reader, Protocol):
@@ -40,6 +46,8 @@ class Reconciler:
     decision_of: Callable[[api.Key, str], Decision | None]  # by name and uid
     served: Callable[[], Awaitable[frozenset[api.Kind]]]
     clock: Callable[[], float]  # wall time
+    nodes: Callable[[], Awaitable[tuple[Node, ...] | None]] = unknown_nodes
+    accepts: Callable[[api.Body], bool] = lambda _service: True  # ours by the operator's own selector
     cache: Cache = field(default_factory=Cache)  # only corrected here by what was read, never read from
     _numbers_shown: dict[api.Key, float] = field(default_factory=dict)  # when p99 and QPS were last written
     _not_kept: dict[tuple[api.Key, api.Kind], tuple[str, str]] = field(default_factory=dict)  # intent hash, field
@@ -47,26 +55,31 @@ class Reconciler:
     async def reconcile(self, key: api.Key) -> float | None:
         """Returns after how many seconds it wants to run again, or None. KubeError: back off and try again."""
         served, known = await self.served(), self.cache.known(key)
-        observed = await observe(self.kube, key, served)
+        observed = await observe(self.kube, key, served, await self.nodes())
         if observed is not None:
             self.cache.drop_gone(key, known, _alive(observed))
         if observed is None or observed.service["metadata"].get("deletionTimestamp"):
             self._forget(key)  # the garbage collector takes the children
             return None
+        if not self.accepts(observed.service):
+            self._forget(key)  # another operator's
+            return None
         decision = self.decision_of(key, observed.service["metadata"]["uid"])
         spec: TTSServiceSpec | None = None
         try:
             spec = parse(observed.service, self.defaults)
-            planned = plan(spec, observed, decision, self.defaults.server_image)
+            planned = plan(spec, observed, decision, self.defaults, self.clock())
         except InvalidSpec as error:
-            await self._write_status(spec, observed, status.Outcome(problems=error.problems))
+            await self._write_status(spec, observed, conditions.Outcome(problems=error.problems))
             return None
         observed, failure = await self._apply(planned, observed)
-        outcome = status.Outcome(
+        outcome = conditions.Outcome(
             desired=planned.replicas,
             image=planned.image,
             decision=decision,
             conflicts=planned.conflicts,
+            weights=planned.weights,
+            drivers=planned.drivers,
             held=held_message(spec, observed) if planned.held else "",
             failure=str(failure) if failure is not None else self._dropped(key),
         )
@@ -77,7 +90,8 @@ class Reconciler:
             await events.send(self.kube, observed.service, note, self.clock())
         if failure is not None:
             raise failure
-        return min(filter(None, (CONFLICT_SECONDS if planned.conflicts else None, withheld)), default=None)
+        waits = (CONFLICT_SECONDS if planned.conflicts else None, planned.again_in, withheld)
+        return min((seconds for seconds in waits if seconds is not None), default=None)
 
     async def _apply(self, planned: Plan, observed: Observed) -> tuple[Observed, KubeError | None]:
         """Apply, then prune. The first refusal ends it and is told in status; what was written stands."""
@@ -119,7 +133,7 @@ class Reconciler:
             del self._not_kept[slot]
 
     async def _write_status(
-        self, spec: TTSServiceSpec | None, observed: Observed, outcome: status.Outcome
+        self, spec: TTSServiceSpec | None, observed: Observed, outcome: conditions.Outcome
     ) -> float | None:
         """Returns after how many seconds numbers that are withheld now may be shown."""
         key, now = api.key_of(observed.service), self.clock()
@@ -137,6 +151,8 @@ class Reconciler:
         await self.kube.apply_status(
             {"apiVersion": api.API_VERSION, "kind": api.TTS_SERVICE.kind, "metadata": fence, "status": whole}
         )
+        for note in status.notes_of(old, whole):
+            await events.send(self.kube, observed.service, note, now)
         return None
 
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from . import api
-from .quantities import parse_quantity
+from . import across, api
+from .model_spec import Model, read_model
+from .overlay import problems_of
 from .reader import Reader
 
+DEFAULT_GPU = "nvidia.com/gpu"
 GPU_TOLERATION: Mapping[str, Any] = {"key": "nvidia.com/gpu", "operator": "Exists"}
 
 
@@ -32,26 +34,17 @@ class OperatorDefaults:
 
     has_prometheus: bool = False
     server_image: str = ""
+    server_cuda_version: str = ""  # of server_image
+    image_registries: tuple[str, ...] = ()  # prefixes that images must have; empty: any
     monitoring_labels: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
     reference: str | None  # None: the one fixed in status, else the operator's default
+    cuda_version: str  # empty: not said
     pull_policy: str
     pull_secrets: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    source: str
-    repository: str
-    revision: str
-    claim_name: str
-    host_path: str
-    image: str
-    path: str
-    cache_size: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +54,24 @@ class Server:
     max_queue_wait_milliseconds: int
     request_timeout_seconds: int
     dtype: str
+    api_keys: tuple[str, str] | None  # Secret and key
     extra_env: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Voices:
+    """Named voices for all replicas: one of the two, or neither."""
+
+    config_map: str
+    claim_name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Accelerator:
-    resource_name: str | None  # None: no GPU
+    resource_name: str | None  # None: no GPU, or one by claim_template
+    claim_template: str  # dynamic resource allocation; empty: none
     count: int
+    min_driver_version: str
     shared_memory: str
 
 
@@ -85,6 +89,7 @@ class Scheduling:
 @dataclass(frozen=True, slots=True)
 class Rollout:
     capacity_policy: str
+    capacity_wait_seconds: int
     startup_deadline_seconds: int
     drain_seconds: int
 
@@ -121,6 +126,9 @@ class Networking:
     service_type: str
     port: int
     annotations: Mapping[str, str]
+    restricted: bool  # with a NetworkPolicy
+    ingress_from: tuple[Mapping[str, Any], ...]
+    egress_to: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,13 @@ class Monitoring:
     labels: Mapping[str, str]
     interval_seconds: int
     rules: bool
+    dashboard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Disruption:
+    max_unavailable: int
+    protect_from_node_autoscaler: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +155,7 @@ class TTSServiceSpec:
     image: Image
     model: Model
     server: Server
+    voices: Voices
     accelerator: Accelerator
     requests: Mapping[str, Any]
     limits: Mapping[str, Any]
@@ -148,6 +164,8 @@ class TTSServiceSpec:
     autoscaling: Autoscaling
     networking: Networking
     monitoring: Monitoring
+    disruption: Disruption
+    overlay: Mapping[str, Any]  # over the pod template
     ignored: tuple[str, ...]  # fields that are set and that this version does not act upon yet
 
 
@@ -161,20 +179,23 @@ def parse(body: api.Body, operator: OperatorDefaults) -> TTSServiceSpec:
         replicas=spec.integer("replicas", 1, 0, 1000),
         paused=spec.text("managementPolicy", "Managed", ("Managed", "Paused")) == "Paused",
         image=_image(spec.section("image")),
-        model=_model(spec.section("model")),
+        model=read_model(spec.section("model")),
         server=_server(spec.section("server")),
+        voices=_voices(spec.section("voices")),
         accelerator=_accelerator(spec.section("accelerator")),
         requests=spec.section("resources").mapping("requests"),
         limits=spec.section("resources").mapping("limits"),
         scheduling=_scheduling(spec.section("scheduling")),
         rollout=_rollout(spec.section("rollout")),
         autoscaling=_autoscaling(spec.section("autoscaling"), operator),
-        networking=_networking(spec.section("networking").section("service")),
+        networking=_networking(spec.section("networking")),
         monitoring=_monitoring(spec.section("monitoring"), operator),
+        disruption=_disruption(spec.section("disruption")),
+        overlay=spec.mapping("podTemplateOverlay"),
         ignored=_ignored(spec),
     )
-    _refuse_unprotected(spec)
-    _check_across(parsed, problems)
+    problems += problems_of(parsed.overlay, "spec.podTemplateOverlay")
+    problems += across.problems_of(parsed, operator.image_registries)
     if problems:
         raise InvalidSpec(list(dict.fromkeys(problems)))
     return parsed
@@ -187,53 +208,50 @@ def _image(image: Reader) -> Image:
     reference = f"{repository}@{digest}" if digest else f"{repository}:{tag}"
     return Image(
         reference=reference if repository else None,
+        cuda_version=image.text("cudaVersion"),
         pull_policy=image.text("pullPolicy", "IfNotPresent", ("Always", "IfNotPresent", "Never")),
         pull_secrets=tuple(item["name"] for item in image.sequence("pullSecrets")),
     )
 
 
-_NEEDED_BY_SOURCE = {
-    "HuggingFace": ("revision", "acceptLicense"),
-    "PersistentVolumeClaim": ("claimName",),
-    "HostPath": ("hostPath",),
-    "ImageVolume": ("image",),
-}
-
-
-def _model(model: Reader) -> Model:
-    source = model.text("source", "HuggingFace", tuple(_NEEDED_BY_SOURCE))
-    for name in _NEEDED_BY_SOURCE[source]:
-        if not model.text(name):
-            model.problem(name, f"is needed with model.source {source}")
-    return Model(
-        source=source,
-        repository=model.text("repository", "2Noise/ChatTTS"),
-        revision=model.text("revision"),
-        claim_name=model.text("claimName"),
-        host_path=model.text("hostPath"),
-        image=model.text("image"),
-        path=model.text("path"),
-        cache_size=model.section("cache").text("size", "10Gi"),
-    )
-
-
 def _server(server: Reader) -> Server:
+    if server.integer("enginesPerPod", 1, 1, 8) != 1:
+        server.problem("enginesPerPod", "must be 1: this server runs one engine per pod; use replicas")
+    keys = server.section("apiKeysSecretRef")
     return Server(
         device=server.text("device", "Auto", ("Auto", "CUDA", "CPU")),
         max_batch_size=server.optional_integer("maxBatchSize", 1, 1024),
         max_queue_wait_milliseconds=server.integer("maxQueueWaitMilliseconds", 3000, 1, 600_000),
         request_timeout_seconds=server.integer("requestTimeoutSeconds", 30, 1, 3600),
         dtype=server.text("dtype", "auto", ("auto", "float32", "float16", "bfloat16", "int8")),
+        api_keys=(keys.text("name"), keys.text("key", "keys")) if keys.text("name") else None,
         extra_env=tuple((item["name"], item.get("value", "")) for item in server.sequence("extraEnv")),
     )
 
 
+def _voices(voices: Reader) -> Voices:
+    found = Voices(voices.section("configMapRef").text("name"), voices.text("claimName"))
+    if found.config_map and found.claim_name:
+        voices.problem("claimName", "and spec.voices.configMapRef exclude each other: give one of them")
+    return found
+
+
 def _accelerator(accelerator: Reader) -> Accelerator:
     vendor = accelerator.text("vendor", "NVIDIA", ("NVIDIA", "None"))
-    name = accelerator.text("resourceName", "nvidia.com/gpu")
+    name = accelerator.text("resourceName", DEFAULT_GPU)
+    template = accelerator.text("resourceClaimTemplateName")
+    count = accelerator.integer("count", 1, 1, 16)
+    if vendor == "None" and (template or name != DEFAULT_GPU):
+        accelerator.problem("vendor", "None asks for no GPU: remove resourceName and resourceClaimTemplateName")
+    if template and name != DEFAULT_GPU:
+        accelerator.problem("resourceName", "and resourceClaimTemplateName exclude each other: give one of them")
+    if template and count != 1:
+        accelerator.problem("count", "is said by the ResourceClaimTemplate: remove accelerator.count")
     return Accelerator(
-        resource_name=None if vendor == "None" else name,
-        count=accelerator.integer("count", 1, 1, 16),
+        resource_name=None if vendor == "None" or template else name,
+        claim_template=template,
+        count=count,
+        min_driver_version=accelerator.text("minDriverVersion"),
         shared_memory=accelerator.text("sharedMemory", "1Gi"),
     )
 
@@ -254,6 +272,7 @@ def _scheduling(scheduling: Reader) -> Scheduling:
 def _rollout(rollout: Reader) -> Rollout:
     return Rollout(
         capacity_policy=rollout.text("capacityPolicy", "Auto", ("Auto", "Replace", "Surge", "Recreate")),
+        capacity_wait_seconds=rollout.integer("capacityWaitSeconds", 300, 0, 86400),
         startup_deadline_seconds=rollout.integer("startupDeadlineSeconds", 900, 30, 86400),
         drain_seconds=rollout.integer("drainSeconds", 40, 0, 3600),
     )
@@ -289,11 +308,19 @@ def _autoscaling(autoscaling: Reader, operator: OperatorDefaults) -> Autoscaling
     )
 
 
-def _networking(service: Reader) -> Networking:
+def _networking(networking: Reader) -> Networking:
+    service, policy = networking.section("service"), networking.section("networkPolicy")
+    restricted = policy.text("mode", "None", ("None", "Restricted")) == "Restricted"
+    for name in ("ingressFrom", "egressTo"):
+        if policy.sequence(name) and not restricted:
+            policy.problem(name, "is only read with networkPolicy.mode Restricted; set the mode or remove it")
     return Networking(
         service_type=service.text("type", "ClusterIP", ("ClusterIP", "NodePort", "LoadBalancer")),
         port=service.integer("port", 80, 1, 65535),
         annotations=service.mapping("annotations"),
+        restricted=restricted,
+        ingress_from=policy.sequence("ingressFrom"),
+        egress_to=policy.sequence("egressTo"),
     )
 
 
@@ -303,51 +330,23 @@ def _monitoring(monitoring: Reader, operator: OperatorDefaults) -> Monitoring:
         labels={**(operator.monitoring_labels or {}), **monitoring.mapping("labels")},
         interval_seconds=monitoring.integer("intervalSeconds", 15, 1, 300),
         rules=monitoring.text("rules", "Enabled", ("Enabled", "Disabled")) == "Enabled",
+        dashboard=monitoring.text("dashboard", "Disabled", ("Disabled", "Enabled")) == "Enabled",
+    )
+
+
+def _disruption(disruption: Reader) -> Disruption:
+    return Disruption(
+        max_unavailable=disruption.integer("maxUnavailable", 1, 1, 1000),
+        protect_from_node_autoscaler=disruption.text("nodeAutoscalerProtection", "None", ("None", "Always"))
+        == "Always",
     )
 
 
 def _ignored(spec: Reader) -> tuple[str, ...]:
     """Said in an Event and in condition Ready, so that nobody believes that a field works which does not yet."""
-    server, autoscaling = spec.section("server"), spec.section("autoscaling")
-    disruption, accelerator = spec.section("disruption"), spec.section("accelerator")
+    autoscaling = spec.section("autoscaling")
     found = {
-        "image.cudaVersion": bool(spec.section("image").text("cudaVersion")),
-        "model.cache.type": spec.section("model").section("cache").text("type", "EmptyDir") != "EmptyDir",
-        "server.enginesPerPod": server.integer("enginesPerPod", 1, 1, 8) != 1,
-        "voices": bool(spec.mapping("voices")),
-        "accelerator.resourceClaimTemplateName": bool(accelerator.text("resourceClaimTemplateName")),
-        "accelerator.minDriverVersion": bool(accelerator.text("minDriverVersion")),
-        "rollout.capacityWaitSeconds": spec.section("rollout").integer("capacityWaitSeconds", 300, 0, 86400) != 300,
         "autoscaling.schedules": bool(autoscaling.sequence("schedules")),
         "autoscaling.idle": autoscaling.section("idle").text("activator", "None") != "None",
-        "monitoring.dashboard": spec.section("monitoring").text("dashboard", "Disabled") != "Disabled",
-        "disruption.maxUnavailable": disruption.integer("maxUnavailable", 1, 1, 1000) != 1,
-        "disruption.nodeAutoscalerProtection": disruption.text("nodeAutoscalerProtection", "None") != "None",
-        "podTemplateOverlay": bool(spec.mapping("podTemplateOverlay")),
     }
     return tuple(name for name, is_set in found.items() if is_set)
-
-
-def _refuse_unprotected(spec: Reader) -> None:
-    """Fields that shall protect: to ignore them would leave open what the user believes closed."""
-    if spec.section("server").mapping("apiKeysSecretRef"):
-        spec.section("server").problem("apiKeysSecretRef", "cannot be acted upon by this version yet; remove the field")
-    policy = spec.section("networking").section("networkPolicy")
-    if policy.text("mode", "None", ("None", "Restricted")) == "Restricted":
-        policy.problem("mode", "Restricted cannot be acted upon by this version yet; remove the field")
-
-
-def _check_across(spec: TTSServiceSpec, problems: list[str]) -> None:
-    scaling, gpu = spec.autoscaling, spec.accelerator.resource_name
-    if scaling.min_replicas > scaling.max_replicas:
-        problems.append("spec.autoscaling.minReplicas must not be greater than spec.autoscaling.maxReplicas")
-    if scaling.mode == api.MODE_OPERATOR and spec.monitoring.interval_seconds > 15:
-        problems.append("spec.monitoring.intervalSeconds must be at most 15 in autoscaling.mode Operator")
-    if gpu and (gpu in spec.limits or gpu in spec.requests):
-        problems.append(f"spec.resources must not name {gpu}: it is asked for by spec.accelerator.count")
-    for name, request in spec.requests.items():
-        try:
-            if name in spec.limits and parse_quantity(request) > parse_quantity(spec.limits[name]):
-                problems.append(f"spec.resources.requests.{name} must not be greater than spec.resources.limits.{name}")
-        except ValueError as error:
-            problems.append(f"spec.resources: {error}")
