@@ -119,6 +119,12 @@ def key_of(body: Body) -> Key:
     return Key(metadata["namespace"], name)
 
 
+def carries(body: Body, selector: str) -> bool:
+    """Whether an object has all labels of a selector of equalities; the empty one takes all."""
+    wanted = dict(part.split("=", 1) for part in selector.split(",") if part)
+    return wanted.items() <= (body["metadata"].get("labels") or {}).items()
+
+
 def child_name(kind: Kind, service: str) -> str:
     """One child of each kind. A claim and a ConfigMap share their kind with the user's own, so they get a suffix."""
     return service + {CLAIM: "-model", JOB: "-fetch", CONFIG_MAP: "-dashboard"}.get(kind, "")

@@ -6,6 +6,7 @@ A bad value stops the start with key, value and rule.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -23,9 +24,14 @@ class ConfigError(ValueError):
 class Config:
     prometheus_url: str = ""  # empty: no Prometheus, autoscaling.mode defaults to None
     default_server_image: str = ""  # repository:tag for services that name no image
+    default_server_cuda_version: str = ""  # that default_server_image was built with, for the driver gate
+    image_registries: tuple[str, ...] = ()  # what images of a TTSService must begin with; empty: any
+    check_drivers: bool = True  # list nodes, for the driver gate
     monitoring_labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     watch_namespaces: tuple[str, ...] = ()  # empty: all
+    service_selector: str = ""  # labels that a TTSService must have to be ours, as a=b,c=d; empty: all
     namespace: str = "default"  # where the Lease lives
+    lease_name: str = "chattts-operator"  # two operators side by side need two
     identity: str = ""  # holder of the Lease; empty: host name
     scaling_interval_seconds: float = 15.0
     resync_seconds: float = 600.0
@@ -67,6 +73,24 @@ def _labels(text: str) -> Mapping[str, str]:
     return MappingProxyType(value)
 
 
+def _selector(text: str) -> str:
+    """Equality only, so that one line tells whether a TTSService is ours."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(re.fullmatch(r"[\w./-]+=[\w.-]*", part, re.ASCII) for part in parts):
+        raise ValueError(text)
+    return ",".join(sorted(parts))
+
+
+def _yes_or_no(text: str) -> bool:
+    return {"true": True, "false": False}[text]
+
+
+def _cuda(text: str) -> str:
+    if not re.fullmatch(r"[0-9]{1,2}\.[0-9]{1,2}", text):
+        raise ValueError(text)
+    return text
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
@@ -88,6 +112,11 @@ def _log_format(text: str) -> str:
 PARSERS: Mapping[str, tuple[Callable[[str], Any], str]] = {
     "prometheus_url": (_url, "an http or https address, for example http://prometheus.monitoring.svc:9090"),
     "default_server_image": (str, "an image name"),
+    "default_server_cuda_version": (_cuda, "a CUDA version, for example 13.0"),
+    "image_registries": (_names, "prefixes of images, separated by commas, for example registry.example.com/"),
+    "check_drivers": (_yes_or_no, "true or false"),
+    "service_selector": (_selector, "labels as a=b,c=d"),
+    "lease_name": (str, "the name of a Lease"),
     "monitoring_labels": (_labels, 'a JSON object of texts, for example {"release": "prometheus"}'),
     "watch_namespaces": (_names, "names of namespaces, separated by commas"),
     "namespace": (str, "the name of a namespace"),

@@ -38,11 +38,8 @@ class Verdict:
 def node_of(body: api.Body) -> Node:
     metadata = body["metadata"]
     allocatable = (body.get("status") or {}).get("allocatable") or {}
-    return Node(
-        metadata["name"],
-        dict(metadata.get("labels") or {}),
-        frozenset(name for name, value in allocatable.items() if str(value) != "0"),
-    )
+    resources = frozenset(name for name, value in allocatable.items() if str(value) != "0")
+    return Node(metadata["name"], dict(metadata.get("labels") or {}), resources)
 
 
 def judge(spec: TTSServiceSpec, cuda_version: str, nodes: Iterable[Node] | None) -> Verdict:

@@ -7,24 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
 from . import api
 from .kube import KubeError
+from .notes import Note
 
 LOG = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something to be said about one TTSService."""
-
-    reason: str
-    message: str
-    warning: bool = False
-    occasion: str = ""  # tells apart two times that the same thing really happened
 
 
 class Creator(Protocol):

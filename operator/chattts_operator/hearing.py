@@ -25,12 +25,13 @@ class Hearing:
     cache: Cache
     namespaces: tuple[str, ...]  # empty: all
     wake: Callable[[api.Key], None]
+    selector: str | None = None  # of our TTSServices
     _unheard: dict[api.Key, tuple[str, float]] = field(default_factory=dict)  # version, and since when it is unheard
 
     async def test(self, now: float) -> None:
         """KubeError passes through: an API server that is away says nothing about our ears."""
         await self._drop_gone_children()
-        listed = await self._list(api.TTS_SERVICE, None)
+        listed = await self._list(api.TTS_SERVICE, self.selector)
         versions = {api.key_of(item): item["metadata"]["resourceVersion"] for item in listed}
         for key in [key for key in self.cache.services if key not in versions]:
             self.cache.forget(key)

@@ -44,7 +44,7 @@ def _login(handlers: kopf.OperatorRegistry, in_pod: bool) -> None:
         return replace(info, server=f"https://{address}")  # works without cluster DNS
 
 
-def settings() -> kopf.OperatorSettings:
+def settings(service_selector: str = "") -> kopf.OperatorSettings:
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False  # we write our own Events
     chosen.peering.standalone = True  # the Lease is the election; peering freezes on equal priority
@@ -56,6 +56,9 @@ def settings() -> kopf.OperatorSettings:
     chosen.networking.error_backoffs = (1, 1, 2, 2, 2, 2, 2, 2)
     chosen.networking.enforce_retry_after = True
     # The server sends only what carries our label. The form 'apps/deployments' would silently match nothing.
+    if service_selector:
+        own = (api.TTS_SERVICE.group, api.TTS_SERVICE.version, api.TTS_SERVICE.plural)
+        chosen.watching.label_selectors[own] = service_selector
     for kind in (*api.CHILD_KINDS, api.POD):
         key = (kind.group, kind.version, kind.plural)
         chosen.watching.label_selectors[key] = api.CHILD_SELECTOR

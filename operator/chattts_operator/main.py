@@ -22,6 +22,7 @@ from .autoscaling.prometheus import Prometheus
 from .autoscaling.ticker import Ticker
 from .cache import Cache
 from .config import Config
+from .drivers import Node, node_of
 from .elector import Elector, NotLeading
 from .health import Health
 from .hearing import DEAF_SECONDS, Hearing
@@ -33,9 +34,9 @@ from .workqueue import WorkQueue
 
 LOG = logging.getLogger(__name__)
 
-LEASE_NAME = "chattts-operator"
 HEARING_SECONDS = 60.0
 SERVED_SECONDS = 60.0  # how long an answer to "which optional kinds are there" is good for
+NODES_SECONDS = 60.0
 QUEUE_STUCK_SECONDS = 120.0
 LATE_TICKS = 5
 EXIT_LOST = 1
@@ -65,9 +66,12 @@ class Operator:
         self.defaults = OperatorDefaults(
             has_prometheus=bool(config.prometheus_url),
             server_image=config.default_server_image,
+            server_cuda_version=config.default_server_cuda_version,
+            image_registries=config.image_registries,
             monitoring_labels=config.monitoring_labels,
         )
         self.prometheus = Prometheus(config.prometheus_url) if config.prometheus_url else None
+        self._nodes: tuple[float, tuple[Node, ...] | None] = (float("-inf"), None)
         self._served: tuple[float, frozenset[api.Kind]] = (float("-inf"), frozenset())
         self._last_tick = time.monotonic()
 
@@ -75,14 +79,25 @@ class Operator:
         config = self.config
         identity = config.identity or f"{socket.gethostname()}_{uuid.uuid4()}"
         self.kube = await Kube.connect(lambda: self.elector.check(), self.metrics.request, os.environ)
-        self.elector = Elector(self.kube, config.namespace, LEASE_NAME, identity, time.monotonic)
-        self.hearing = Hearing(self.kube, self.cache, config.watch_namespaces, self.queue.add)
+        self.elector = Elector(self.kube, config.namespace, config.lease_name, identity, time.monotonic)
+        self.hearing = Hearing(
+            self.kube, self.cache, config.watch_namespaces, self.queue.add, config.service_selector or None
+        )
         self.ticker = None
         if self.prometheus is not None:
             failed = self.metrics.prometheus_failures.inc
             self.ticker = Ticker(self.prometheus, self.cache, self.defaults, self.queue.add, failed)
         decision_of = _undecided if self.ticker is None else self.ticker.decision_of
-        self.reconciler = Reconciler(self.kube, self.defaults, decision_of, self.served, time.time, cache=self.cache)
+        self.reconciler = Reconciler(
+            self.kube,
+            self.defaults,
+            decision_of,
+            self.served,
+            time.time,
+            nodes=self.nodes,
+            accepts=lambda service: api.carries(service, config.service_selector),
+            cache=self.cache,
+        )
         self.health.serve(config.health_port)
         self.metrics.serve(config.metrics_port)
 
@@ -140,13 +155,14 @@ class Operator:
     async def _inform(self, stop: asyncio.Event) -> None:
         """kopf, for ever. It puts its own handlers on the signals when it starts; ours come back once it runs."""
         served = await self.served()
-        kinds = [api.TTS_SERVICE, api.DEPLOYMENT, api.SERVICE, api.POD, *served]
+        children = [kind for kind in api.CHILD_KINDS if kind not in api.OPTIONAL_KINDS or kind in served]
+        kinds = [api.TTS_SERVICE, *children, api.POD]
         running = asyncio.Event()
         asyncio.get_running_loop().create_task(_own_signals(running, stop))
         namespaces = self.config.watch_namespaces
         await kopf.operator(
             registry=informers.registry(kinds, self._seen, in_pod=kubeconfig(os.environ) is None),
-            settings=informers.settings(),
+            settings=informers.settings(self.config.service_selector),
             clusterwide=not namespaces,
             namespaces=namespaces,
             stop_flag=stop,
@@ -185,6 +201,21 @@ class Operator:
             kinds = frozenset([kind for kind in api.OPTIONAL_KINDS if await self.kube.serves(kind)])
             self._served = (time.monotonic(), kinds)
         return kinds
+
+    async def nodes(self) -> tuple[Node, ...] | None:
+        """For the driver gate, asked for once a minute. None: we may not, or shall not."""
+        if not self.config.check_drivers:
+            return None
+        asked_at, nodes = self._nodes
+        if time.monotonic() - asked_at > NODES_SECONDS:
+            try:
+                nodes = tuple(node_of(body) for body in await self.kube.list(api.NODE))
+            except KubeError as error:
+                if error.status != 403:  # else an API server that is away would look like drivers that changed
+                    raise
+                nodes = None
+            self._nodes = (time.monotonic(), nodes)
+        return nodes
 
     async def _hear(self) -> None:
         try:

@@ -45,14 +45,12 @@ def weights_of(spec: TTSServiceSpec, observed: Observed, now: float) -> Weights:
         return Weights(served, "Waiting", f"the Job is being made{keeps}", uid)
     if (job["metadata"].get("annotations") or {}).get(api.ANNOTATION_FETCH) != fetch_id(spec, uid):
         return Weights(served, "Waiting", f"the Job of {wanted[:12]} is being made{keeps}", uid, replace_job=True)
-    done = {
-        item["type"]: item for item in (job.get("status") or {}).get("conditions") or [] if item["status"] == "True"
-    }
+    conditions = (job.get("status") or {}).get("conditions") or []
+    done = {item["type"]: item for item in conditions if item["status"] == "True"}
     name = api.child_name(api.CLAIM, spec.key.name)
     if "Complete" in done:
-        return Weights(
-            wanted, "Complete", f"{spec.model.repository} at {wanted} is on claim {name}, sha256 checked", uid
-        )
+        message = f"{spec.model.repository} at {wanted} is on claim {name}, sha256 checked"
+        return Weights(wanted, "Complete", message, uid)
     if "Failed" in done:
         return _failed(done["Failed"], served, keeps, observed, uid, now)
     return Weights(served, "Fetching", f"{_progress(job, observed)}{keeps}", uid)
@@ -71,9 +69,8 @@ def _failed(
     since = datetime.fromisoformat(condition["lastTransitionTime"]).timestamp()
     rest = max(0.0, since + RETRY_SECONDS - now)
     why = _last_trouble(observed) or condition.get("message") or condition.get("reason", "")
-    message = (
-        f"{why} (Job {_job_name(observed)}; it is made anew {RETRY_SECONDS / 60:.0f} minutes after it failed){keeps}"
-    )
+    again = f"it is made anew {RETRY_SECONDS / 60:.0f} minutes after it failed"
+    message = f"{why} (Job {_job_name(observed)}; {again}){keeps}"
     return Weights(served, "Failed", message, uid, replace_job=rest == 0, retry_in=rest or None)
 
 

@@ -1,7 +1,7 @@
 """podTemplateOverlay: a strategic merge over the pod template, by an allow-list. Pure; knows no other field of spec.
 
-What is not on the list is refused with its path. An overlay adds or changes; it never takes away (`null`, `$patch`), and
-nothing of it can lower security: no host namespace or path, no privilege, no token, no other security context.
+What is not on the list is refused with its path. An overlay adds or changes, it never takes away (`null`, `$patch`),
+and nothing of it can lower security: no host namespace or path, no privilege, no token, no other security context.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ ADDED_FIELDS: Mapping[str, type] = {
 SECURITY_FIELDS = frozenset({"runAsUser", "runAsGroup"})
 _VOLUMES = ("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "image", "persistentVolumeClaim", "secret")
 VOLUME_SOURCES: Mapping[str, type] = {"name": str, **dict.fromkeys(_VOLUMES, dict)}
-KINDS = {dict: "an object", list: "a list", str: "a text"}
+KINDS: Mapping[type, str] = {dict: "an object", list: "a list", str: "a text"}
 
 LOCKED_DOWN: Mapping[str, Any] = {
     "allowPrivilegeEscalation": False,
@@ -120,14 +120,16 @@ def _merge_lists(base: list[Any], over: list[Any], key: tuple[str, ...]) -> list
     """Items with the same key are merged; without a key (tolerations) what is new is appended."""
     result = list(base)
     for item in over:
-        same = [
-            i for i, old in enumerate(result) if (all(old.get(n) == item.get(n) for n in key) if key else old == item)
-        ]
+        same = [i for i, old in enumerate(result) if _is_same(old, item, key)]
         if same:
             result[same[0]] = _merge(result[same[0]], item, "")
         else:
             result.append(copy.deepcopy(item))
     return result
+
+
+def _is_same(old: Any, new: Any, key: tuple[str, ...]) -> bool:
+    return all(old.get(name) == new.get(name) for name in key) if key else bool(old == new)
 
 
 def _key(field: str) -> tuple[str, ...]:
@@ -204,7 +206,7 @@ def _is_our_place(path: str) -> bool:
 def _security(context: Any, path: str) -> Iterator[str]:
     for name, value in context.items() if isinstance(context, dict) else ():
         if name not in SECURITY_FIELDS:
-            yield f"{path}.{name} would change security: added containers run as ours do, but for runAsUser and runAsGroup"
+            yield f"{path}.{name} would change security: added containers run as ours, but for runAsUser and runAsGroup"
         elif isinstance(value, bool) or not isinstance(value, int) or value <= 0:
             yield f"{path}.{name} must be a number greater than 0: root is refused"
 

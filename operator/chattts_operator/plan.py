@@ -8,8 +8,8 @@ from . import api
 from .autoscaling.signals import Decision
 from .compare import difference
 from .drivers import Verdict, judge
-from .events import Note
 from .model_cache import Weights, weights_of
+from .notes import Note
 from .observe import Observed, committed_of, is_rolling_out
 from .resources.child import is_ours, is_owned
 from .resources.dashboard import dashboard

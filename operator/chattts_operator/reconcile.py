@@ -18,6 +18,7 @@ from .cache import Cache, Known
 from .compare import difference
 from .drivers import Node
 from .kube import KubeError
+from .notes import notes_of
 from .observe import Observed, Reader, committed_of, observe
 from .plan import SCALED, Plan, Write, held_message, plan
 from .spec import InvalidSpec, OperatorDefaults, TTSServiceSpec, parse
@@ -151,7 +152,7 @@ class Reconciler:
         await self.kube.apply_status(
             {"apiVersion": api.API_VERSION, "kind": api.TTS_SERVICE.kind, "metadata": fence, "status": whole}
         )
-        for note in status.notes_of(old, whole):
+        for note in notes_of(old, whole):
             await events.send(self.kube, observed.service, note, now)
         return None
 

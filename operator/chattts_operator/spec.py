@@ -34,9 +34,9 @@ class OperatorDefaults:
 
     has_prometheus: bool = False
     server_image: str = ""
+    monitoring_labels: Mapping[str, str] | None = None
     server_cuda_version: str = ""  # of server_image
     image_registries: tuple[str, ...] = ()  # prefixes that images must have; empty: any
-    monitoring_labels: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,11 +335,8 @@ def _monitoring(monitoring: Reader, operator: OperatorDefaults) -> Monitoring:
 
 
 def _disruption(disruption: Reader) -> Disruption:
-    return Disruption(
-        max_unavailable=disruption.integer("maxUnavailable", 1, 1, 1000),
-        protect_from_node_autoscaler=disruption.text("nodeAutoscalerProtection", "None", ("None", "Always"))
-        == "Always",
-    )
+    protection = disruption.text("nodeAutoscalerProtection", "None", ("None", "Always"))
+    return Disruption(disruption.integer("maxUnavailable", 1, 1, 1000), protection == "Always")
 
 
 def _ignored(spec: Reader) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from typing import Any
 from . import api
 from .autoscaling import memory
 from .conditions import Condition, Outcome, conditions_of
-from .events import Note
 from .observe import Observed
 from .resources.service import url
 from .spec import TTSServiceSpec
@@ -64,34 +63,6 @@ def ours(service: api.Body) -> dict[str, Any]:
         "autoscaling": {name: value for name, value in autoscaling.items() if name in known},
     }
     return {name: value for name, value in found.items() if value not in (None, [], {})}
-
-
-TOLD = {  # changes of conditions that are Events: type and status; True: a warning
-    (api.READY, "True"): False,
-    (api.READY, "False"): True,
-    (api.PROGRESSING, "False"): True,
-    (api.CAPACITY_AVAILABLE, "False"): True,
-    (api.DRIVER_COMPATIBLE, "False"): True,
-    (api.MODEL_CACHED, "True"): False,
-    (api.MODEL_CACHED, "False"): True,
-    (api.CONFLICT, "True"): True,
-}
-USUAL = ("Starting", "ScaledToZero", "WaitingForClaim", "Fetching", "Complete")  # no warning, and not worth an Event
-
-
-def notes_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Note]:
-    """What changed from one status to the next that an operator on call wants to find among the Events."""
-    before = {item["type"]: (item["status"], item["reason"]) for item in old.get("conditions") or []}
-    said: set[tuple[str, str]] = set()
-    notes = []
-    for item in new["conditions"]:
-        now, warning = (item["status"], item["reason"]), TOLD.get((item["type"], item["status"]))
-        what = item["reason"], item["message"]
-        if warning is None or before.get(item["type"]) == now or item["reason"] in USUAL or what in said:
-            continue
-        said.add(what)  # a reason of Ready is often that of another condition
-        notes.append(Note(item["reason"], item["message"], warning, item["lastTransitionTime"]))
-    return notes
 
 
 def _kept(

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from chattts_operator import api
 from chattts_operator.kube import KubeError
+from chattts_operator.quantities import parse_quantity
 
 T = TypeVar("T")
 Path = tuple[Any, ...]  # names of a dict, ("k", names, values) for an item of a list with keys
@@ -164,12 +165,26 @@ class FakeKube:
         return self.objects[key]
 
     def edit(self, kind: api.Kind, key: api.Key, change: Callable[[api.Body], None]) -> None:
-        body = copy.deepcopy(self.objects[kind, key.namespace, key.name])
+        place = self.place(kind, key)
+        body = copy.deepcopy(self.objects[place])
         change(body)
-        self._store((kind, key.namespace, key.name), body)
+        self._store(place, body)
 
     def at(self, kind: api.Kind, key: api.Key) -> api.Body:
-        return self.objects[kind, key.namespace, key.name]
+        """The object of a TTSService: itself, or its child of that kind."""
+        return self.objects[self.place(kind, key)]
+
+    def has(self, kind: api.Kind, key: api.Key) -> bool:
+        return self.place(kind, key) in self.objects
+
+    @staticmethod
+    def place(kind: api.Kind, key: api.Key) -> tuple[api.Kind, str, str]:
+        return kind, key.namespace, api.child_name(kind, key.name)
+
+    def end_job(self, key: api.Key, outcome: str, at: str = "2027-01-15T08:00:00Z", message: str = "") -> None:
+        """What the Job controller says in the end: Complete or Failed."""
+        condition = {"type": outcome, "status": "True", "lastTransitionTime": at, "message": message}
+        self.edit(api.JOB, key, lambda body: body.update(status={"conditions": [condition]}))
 
     def remove(self, kind: api.Kind, namespace: str, name: str) -> None:
         self.objects.pop((kind, namespace, name), None)
@@ -250,6 +265,17 @@ class FakeKube:
     def _check_immutable(self, kind: api.Kind, live: api.Body, merged: api.Body) -> None:
         if kind == api.DEPLOYMENT and "spec" in live and live["spec"]["selector"] != merged["spec"]["selector"]:
             raise KubeError(422, "spec.selector: field is immutable")
+        if kind == api.JOB and "spec" in live and live["spec"]["template"] != merged["spec"]["template"]:
+            raise KubeError(422, "spec.template: field is immutable")
+        if kind == api.CLAIM and "spec" in live:
+            old, new = live["spec"], merged["spec"]
+            fixed = [
+                name for name in ("accessModes", "storageClassName", "volumeMode") if old.get(name) != new.get(name)
+            ]
+            if fixed:
+                raise KubeError(422, f"spec.{fixed[0]}: spec is immutable after creation except resources.requests")
+            if parse_quantity(_storage(new)) < parse_quantity(_storage(old)):
+                raise KubeError(422, "spec.resources.requests.storage: field can not be less than status.capacity")
 
     def _store(self, key: tuple[api.Kind, str, str], body: api.Body) -> None:
         kind = key[0]
@@ -269,6 +295,18 @@ class FakeKube:
 
 
 def _fill_defaults(kind: api.Kind, body: api.Body) -> None:
+    if kind == api.CLAIM:
+        body["spec"].setdefault("volumeMode", "Filesystem")
+        body["spec"].setdefault("storageClassName", "standard")
+        body.setdefault("status", {"phase": "Pending"})
+    if kind == api.NETWORK_POLICY:
+        for rule in (*body["spec"].get("ingress", ()), *body["spec"].get("egress", ())):
+            for port in rule.get("ports", ()):
+                port.setdefault("protocol", "TCP")
+    if kind == api.JOB:
+        body["spec"].setdefault("completions", 1)
+        body["spec"].setdefault("parallelism", 1)
+        body["spec"].setdefault("suspend", False)
     if kind == api.SERVICE:
         spec = body["spec"]
         spec.setdefault("clusterIP", "10.96.0.10")
@@ -291,6 +329,10 @@ def _fill_defaults(kind: api.Kind, body: api.Body) -> None:
             for variable in container.get("env", []):
                 if variable.get("value") == "":
                     del variable["value"]
+
+
+def _storage(spec: api.Body) -> str:
+    return str(spec["resources"]["requests"]["storage"])
 
 
 def _same_metadata(left: api.Body, right: api.Body) -> bool:
@@ -403,6 +445,7 @@ def pod(
     ready_at: str | None = None,
     scheduled_at: str | None = None,
     unschedulable: str = "",
+    labels: dict[str, str] | None = None,
 ) -> api.Body:
     conditions = []
     if unschedulable:
@@ -423,6 +466,11 @@ def pod(
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"namespace": "default", "name": name, "uid": f"uid-{name}", "labels": api.labels(service)},
+        "metadata": {
+            "namespace": "default",
+            "name": name,
+            "uid": f"uid-{name}",
+            "labels": labels or api.labels(service),
+        },
         "status": {"phase": "Running" if ready_at else "Pending", "conditions": conditions},
     }

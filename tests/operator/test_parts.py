@@ -17,10 +17,11 @@ from chattts_operator.autoscaling.signals import Decision, State
 from chattts_operator.cache import Cache, Known
 from chattts_operator.compare import difference
 from chattts_operator.config import ConfigError, load
-from chattts_operator.events import Note, send
+from chattts_operator.events import send
 from chattts_operator.health import Health
 from chattts_operator.hearing import Hearing
 from chattts_operator.metrics import Metrics
+from chattts_operator.notes import Note
 from chattts_operator.observe import fleet_of, pod_of
 from chattts_operator.quantities import parse_quantity, same_quantity
 from tests.operator.control_plane import free_port
@@ -312,7 +313,7 @@ def test_health_is_served_beside_the_loop() -> None:
 
 def test_only_event_handlers_that_write_nothing() -> None:
     registry = informers.registry((api.TTS_SERVICE, *api.CHILD_KINDS, api.POD), lambda *_: None, in_pod=False)
-    assert len(registry._watching.get_all_handlers()) == 6
+    assert len(registry._watching.get_all_handlers()) == 2 + len(api.CHILD_KINDS)
     for kind in (registry._changing, registry._spawning, registry._webhooks, registry._indexing):
         assert not kind.get_all_handlers()
 

@@ -1,4 +1,4 @@
-"""A Grafana dashboard of one service as a ConfigMap, as Grafana's sidecar finds it. Pure; the series are the server's own.
+"""A Grafana dashboard of one service, as a ConfigMap that Grafana's sidecar finds. Pure; sends no query.
 
 Direct expressions and not recording rules: it shows the same without prometheus-operator.
 """

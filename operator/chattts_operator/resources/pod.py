@@ -29,7 +29,7 @@ def template(spec: TTSServiceSpec, image: str, revision: str, scrape_annotations
 
 
 def _metadata(spec: TTSServiceSpec, scrape_annotations: bool) -> dict[str, Any]:
-    annotations = {}
+    annotations: dict[str, str] = {}
     if scrape_annotations:
         annotations |= {
             SCRAPE_ANNOTATION: "true",

@@ -95,6 +95,5 @@ def _beside_servers(spec: TTSServiceSpec) -> dict[str, Any]:
         "topologyKey": "kubernetes.io/hostname",
         "labelSelector": {"matchLabels": api.selector_labels(spec.key.name)},
     }
-    return {
-        "podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 100, "podAffinityTerm": term}]}
-    }
+    preferred = [{"weight": 100, "podAffinityTerm": term}]
+    return {"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}

@@ -1,4 +1,4 @@
-"""The weights in a pod: volume, mount and the container that fetches them. Pure; knows no claim and no Job as objects."""
+"""The weights in a pod: volume, mount and the container that fetches them. Pure; makes no claim and no Job."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def revision_of(pod: api.Body, claim: str) -> str | None:
     for container in pod["containers"]:
         for mount in container.get("volumeMounts") or []:
             if mount["name"] == VOLUME and mount["mountPath"] == MOUNT:
-                return mount.get("subPath")
+                return str(mount["subPath"]) if mount.get("subPath") else None
     return None
 
 
