@@ -18,7 +18,14 @@ TOLD = {  # changes of conditions that are Events: type and status; True: a warn
     (api.MODEL_CACHED, "False"): True,
     (api.CONFLICT, "True"): True,
 }
-USUAL = ("Starting", "ScaledToZero", "WaitingForClaim", "Fetching", "Complete")  # no warning, and not worth an Event
+USUAL = (
+    "Starting",
+    "Mounted",
+    "ScaledToZero",
+    "WaitingForClaim",
+    "Fetching",
+    "Complete",
+)  # no warning, and not worth an Event
 
 
 @dataclass(frozen=True, slots=True)

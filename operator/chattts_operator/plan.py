@@ -21,11 +21,12 @@ from .resources.pod import SCRAPE_ANNOTATION
 from .resources.service import service
 from .resources.storage import claim, fetch_job
 from .resources.weights import revision_of
-from .rollout import Strategy, gave_up_surge, strategy_of, surge_ends_in
+from .rollout import Strategy, gives_up_surge, strategy_of, surge_ends_in
 from .spec import InvalidSpec, OperatorDefaults, TTSServiceSpec
 
 SCALED = ("ScaledOut", "ScaledIn")  # Events of what has happened
 REPLICAS_HELD = "ReplicasHeld"
+COME_LATER = (api.JOB, api.DEPLOYMENT)  # with a claim: the Job waits for it, the Deployment for the Job
 LOOK_SECONDS = 30.0  # between two looks at a download: its pods send no events to us
 DEFAULT_REPLICAS = 1  # of spec.replicas; the API server fills it in, so it says nothing
 
@@ -66,7 +67,7 @@ def plan(
         f"{kind.kind} {spec.key.namespace}/{body['metadata']['name']} exists and is not controlled by this TTSService: "
         "delete or rename one of them"
         for kind, body in observed.children.items()
-        if kind in intents and not is_ours(kind, body, spec)
+        if (kind in intents or (spec.model.on_claim and kind in COME_LATER)) and not is_ours(kind, body, spec)
     )
     writes, deletes = _writes(intents, observed), _deletes(spec, intents, observed, weights)
     if conflicts or spec.paused:
@@ -80,7 +81,7 @@ def plan(
         writes=writes,
         deletes=deletes,
         conflicts=conflicts,
-        notes=_notes(spec, observed, writes, decision, strategy),
+        notes=_notes(spec, observed, writes, decision, gives_up_surge(spec, observed, replicas, now)),
         again_in=None if spec.paused else _again_in(spec, observed, weights, now),
     )
 
@@ -220,7 +221,7 @@ def _notes(
     observed: Observed,
     writes: tuple[Write, ...],
     decision: Decision | None,
-    strategy: Strategy,
+    gives_up: bool,
 ) -> tuple[Note, ...]:
     notes = []
     generation = str(observed.service["metadata"].get("generation", 0))
@@ -234,7 +235,7 @@ def _notes(
             notes.append(Note("ReplicasIgnored", message, False, generation))
     if is_held(spec, observed) and not spec.paused and _scaling_reason(observed) != REPLICAS_HELD:
         notes.append(Note(REPLICAS_HELD, held_message(spec, observed), True, generation))
-    if any(write.kind == api.DEPLOYMENT for write in writes) and _gives_up_surge(spec, observed, strategy):
+    if gives_up and any(write.kind == api.DEPLOYMENT for write in writes):
         message = (
             f"no node has room for a second pod since {spec.rollout.capacity_wait_seconds} s: the old pod is ended "
             "first (rollout.capacityPolicy Auto); choose Surge to wait for ever"
@@ -242,13 +243,6 @@ def _notes(
         notes.append(Note("SurgeGivenUp", message, True, generation))
     notes += _scaling_notes(observed, writes, decision)
     return tuple(notes)
-
-
-def _gives_up_surge(spec: TTSServiceSpec, observed: Observed, strategy: Strategy) -> bool:
-    waited = spec.rollout.capacity_policy == "Auto" and strategy is Strategy.REPLACE
-    if not waited or observed.deployment is None or not is_rolling_out(observed.deployment):
-        return False
-    return committed_of(observed.deployment) == 1 and not gave_up_surge(observed)
 
 
 def held_message(spec: TTSServiceSpec, observed: Observed) -> str:

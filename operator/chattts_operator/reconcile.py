@@ -95,19 +95,29 @@ class Reconciler:
         return min((seconds for seconds in waits if seconds is not None), default=None)
 
     async def _apply(self, planned: Plan, observed: Observed) -> tuple[Observed, KubeError | None]:
-        """Apply, then prune. The first refusal ends it and is told in status; what was written stands."""
-        children = dict(observed.children)
-        try:
-            for write in planned.writes:
-                children[write.kind] = await self._apply_one(write, children.get(write.kind))
-            for kind, body in planned.deletes:
-                LOG.info("delete %s %s: no longer wanted", kind.kind, api.key_of(body))
-                metadata = body["metadata"]
-                await self.kube.delete(kind, metadata["namespace"], metadata["name"], metadata["uid"])
-                del children[kind]
-        except KubeError as error:
-            return replace(observed, children=children), error
-        return replace(observed, children=children), None
+        """Apply, then prune. The first refusal is told in status; what was written stands.
+
+        What is refused for good (a quota, a claim that cannot grow) does not hold up the other children; an API server
+        that is in trouble is left alone at once.
+        """
+        children, failure = dict(observed.children), None
+        for change in (*planned.writes, *planned.deletes):
+            try:
+                if isinstance(change, Write):
+                    children[change.kind] = await self._apply_one(change, children.get(change.kind))
+                else:
+                    await self._delete(*change)
+                    del children[change[0]]
+            except KubeError as error:
+                failure = failure or error
+                if not error.permanent:
+                    break
+        return replace(observed, children=children), failure
+
+    async def _delete(self, kind: api.Kind, body: api.Body) -> None:
+        metadata = body["metadata"]
+        LOG.info("delete %s %s/%s: no longer wanted", kind.kind, metadata["namespace"], metadata["name"])
+        await self.kube.delete(kind, metadata["namespace"], metadata["name"], metadata["uid"])
 
     async def _apply_one(self, write: Write, live: api.Body | None) -> api.Body:
         """An API server that lacks a feature drops its fields; applying again and again would not bring them."""

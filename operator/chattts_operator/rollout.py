@@ -34,13 +34,25 @@ def strategy_of(spec: TTSServiceSpec, observed: Observed, replicas: int, now: fl
     policy = spec.rollout.capacity_policy
     if policy != "Auto":
         return Strategy(policy)
-    if replicas > 1 or (spec.model.on_claim and spec.model.cache.access_mode == READ_WRITE_ONCE):
+    if replicas > 1 or _reaches_one_node(spec) or gave_up_surge(observed):
         return Strategy.REPLACE
-    return Strategy.REPLACE if gave_up_surge(observed) or surge_ends_in(spec, observed, now) == 0 else Strategy.SURGE
+    return Strategy.REPLACE if gives_up_surge(spec, observed, replicas, now) else Strategy.SURGE
+
+
+def _reaches_one_node(spec: TTSServiceSpec) -> bool:
+    """The volume can be attached elsewhere only after the old pod has let it go."""
+    return spec.model.on_claim and spec.model.cache.access_mode == READ_WRITE_ONCE
+
+
+def gives_up_surge(spec: TTSServiceSpec, observed: Observed, replicas: int, now: float) -> bool:
+    """Now: no spare GPU came in time, so the single old pod has to make room."""
+    if replicas > 1 or _reaches_one_node(spec) or gave_up_surge(observed):
+        return False
+    return surge_ends_in(spec, observed, now) == 0
 
 
 def gave_up_surge(observed: Observed) -> bool:
-    """The single replica is being replaced already: to go back to Surge now would end the pod that came."""
+    """Before: the single replica is being replaced, and to go back to Surge now would end the pod that came."""
     deployment = observed.deployment
     if deployment is None or committed_of(deployment) != 1 or not is_rolling_out(deployment):
         return False

@@ -274,6 +274,8 @@ class FakeKube:
             ]
             if fixed:
                 raise KubeError(422, f"spec.{fixed[0]}: spec is immutable after creation except resources.requests")
+            if _storage(old) != _storage(new) and (live.get("status") or {}).get("phase") != "Bound":
+                raise KubeError(422, "spec is immutable after creation except resources.requests for bound claims")
             if parse_quantity(_storage(new)) < parse_quantity(_storage(old)):
                 raise KubeError(422, "spec.resources.requests.storage: field can not be less than status.capacity")
 

@@ -24,7 +24,7 @@ from chattts_operator.kube import Kube, KubeError
 from chattts_operator.reconcile import Reconciler
 from chattts_operator.spec import OperatorDefaults
 from tests.operator.control_plane import ControlPlane
-from tests.operator.test_resources import REVISION, SPECS
+from tests.operator.test_resources import CASES, REVISION, SPECS
 
 pytestmark = pytest.mark.cluster
 
@@ -125,12 +125,17 @@ def test_eight_lines_are_a_service(plane: ControlPlane) -> None:
     assert "mode" not in body["spec"]["autoscaling"]
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", CASES)
 def test_good_ones_are_accepted(plane: ControlPlane, name: str) -> None:
-    assert apply(plane, f"good-{name}", **SPECS[name])[0] == 201
+    """Every sample among them."""
+    status, answer = apply(plane, f"good-{name}", **CASES[name])
+    assert status == 201, answer
 
 
-BAD = {
+CLAIM = {"source": "PersistentVolumeClaim", "claimName": "weights"}
+HUB = {"source": "HuggingFace", "revision": REVISION, "acceptLicense": "CC-BY-NC-4.0"}
+CACHED = {**HUB, "cache": {"type": "PersistentVolumeClaim", "size": "10Gi", "storageClassName": "a"}}
+BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no licence": ({"model": {"revision": REVISION}}, "needs model.acceptLicense"),
     "no revision": ({"model": {"acceptLicense": "CC-BY-NC-4.0"}}, "needs model.revision"),
     "no claim": ({"model": {"source": "PersistentVolumeClaim"}}, "needs model.claimName"),
@@ -149,6 +154,43 @@ BAD = {
     "env": ({"server": {"extraEnv": [{"name": "CHATTTS_MODEL"}]}}, "set by the operator from the other fields"),
     "voices": ({"voices": {"claimName": "a", "configMapRef": {"name": "b"}}}, "and not both"),
     "device": ({"server": {"device": "TPU"}}, "Unsupported value"),
+    "registry with tag": ({"image": {"repository": "r.example/s:1", "tag": "1"}}, "the tag belongs into image.tag"),
+    "branch for a revision": ({"model": {**HUB, "revision": "main"}}, "should match"),
+    "repository": ({"model": {**HUB, "repository": "ChatTTS"}}, "should match"),
+    "endpoint": ({"model": {**HUB, "endpoint": "mirror"}}, "should match"),
+    "token elsewhere": ({"model": {**CLAIM, "tokenSecretRef": {"name": "t"}}}, "set the source or remove it"),
+    "endpoint elsewhere": ({"model": {**CLAIM, "endpoint": "https://m"}}, "set the source or remove endpoint"),
+    "revision elsewhere": ({"model": {**CLAIM, "revision": REVISION}}, "set the source or remove revision"),
+    "cache elsewhere": ({"model": {**CLAIM, "cache": {"type": "PersistentVolumeClaim"}}}, "remove cache"),
+    "path on the hub": ({"model": {**HUB, "path": "x"}}, "remove path"),
+    "cache folder": ({"model": {**HUB, "cache": {"type": "HostPath"}}}, "needs model.cache.hostPath"),
+    "folder without type": ({"model": {**HUB, "cache": {"hostPath": "/c"}}}, "set the type or remove hostPath"),
+    "read only cache": ({"model": {**HUB, "cache": {"accessMode": "ReadOnlyMany"}}}, "Unsupported value"),
+    "surge on one node": (
+        {
+            "model": {**HUB, "cache": {"type": "PersistentVolumeClaim", "accessMode": "ReadWriteOnce"}},
+            "rollout": {"capacityPolicy": "Surge"},
+        },
+        "Surge runs two pods at once",
+    ),
+    "engines": ({"server": {"enginesPerPod": 2}}, "one engine per pod; use replicas"),
+    "half on a processor": ({"server": {"device": "CPU", "dtype": "float16"}}, "float16 is for CUDA"),
+    "int8 on a GPU": ({"server": {"dtype": "int8"}}, "int8 is for server.device CPU"),
+    "env name": ({"server": {"extraEnv": [{"name": "A B"}]}}, "does not begin with a digit"),
+    "no voices": ({"voices": {}}, "or remove voices"),
+    "no gpu, auto": ({"accelerator": {"vendor": "None"}}, "needs server.device: CPU"),
+    "no gpu, named": (
+        {"accelerator": {"vendor": "None", "resourceName": "a.b/c"}, "server": {"device": "CPU"}},
+        "asks for no GPU",
+    ),
+    "gpu twice": ({"accelerator": {"resourceName": "a.b/c", "resourceClaimTemplateName": "t"}}, "exclude each other"),
+    "gpu count": ({"accelerator": {"count": 2, "resourceClaimTemplateName": "t"}}, "is said by the Resource"),
+    "gpu name": ({"accelerator": {"resourceName": "gpu"}}, "must be a resource with its domain"),
+    "peers": ({"networking": {"networkPolicy": {"ingressFrom": [{"podSelector": {}}]}}}, "set the mode or remove it"),
+    "empty peer": (
+        {"networking": {"networkPolicy": {"mode": "Restricted", "egressTo": [{}]}}},
+        "at least 1 properties",
+    ),
     "quantity": ({"resources": {"limits": {"cpu": "lots"}}}, "should match"),
 }
 
@@ -159,6 +201,44 @@ def test_bad_ones_are_refused_with_a_sentence(plane: ControlPlane, case: str) ->
     status, answer = plane.request("POST", SERVICES, service_body("bad", spec))
     assert status == 422
     assert sentence in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"size": "9Gi"}, "cannot shrink"),
+        ({"size": "9216Mi"}, "cannot shrink"),
+        ({"storageClassName": "b"}, "storageClassName of a claim cannot be changed"),
+        ({"accessMode": "ReadWriteOnce"}, "accessMode of a claim cannot be changed"),
+    ],
+)
+def test_what_a_claim_cannot_change(plane: ControlPlane, change: dict[str, str], sentence: str) -> None:
+    name = f"immutable-{'-'.join(change.values()).lower()}"
+    changed = {**CACHED, "cache": {**CACHED["cache"], **change}}
+    apply(plane, name, model=CACHED)
+    status, answer = apply(plane, name, model=changed)
+    assert (status, sentence in answer["message"]) == (422, True)
+    assert apply(plane, name, model={**CACHED, "cache": {**CACHED["cache"], "size": "20Gi"}})[0] == 200
+    assert apply(plane, name, model=HUB)[0] == 200  # EmptyDir, and from there anything
+    assert apply(plane, name, model=changed)[0] == 200
+
+
+def test_an_old_object_that_a_rule_of_today_refuses_can_still_be_scaled_and_labelled(plane: ControlPlane) -> None:
+    """A leaf rule is only asked again where its field changes."""
+    crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/ttsservices.chattts.dev"
+    _, body = plane.request("GET", crd)
+    engines = body["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["server"]
+    rules = engines["properties"]["enginesPerPod"].pop("x-kubernetes-validations")
+    assert plane.request("PUT", crd, body)[0] == 200
+    wait_for(lambda: apply(plane, "old", server={"enginesPerPod": 2}), lambda answer: answer[0] in (200, 201))
+    _, body = plane.request("GET", crd)
+    engines = body["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["server"]
+    engines["properties"]["enginesPerPod"]["x-kubernetes-validations"] = rules
+    assert plane.request("PUT", crd, body)[0] == 200
+    wait_for(lambda: apply(plane, "new", server={"enginesPerPod": 2}), lambda answer: answer[0] == 422)
+    merge = "application/merge-patch+json"
+    assert plane.request("PATCH", f"{SERVICES}/old", {"spec": {"replicas": 3}}, merge)[0] == 200
+    assert plane.request("PATCH", f"{SERVICES}/old", {"spec": {"server": {"enginesPerPod": 3}}}, merge)[0] == 422
 
 
 @pytest.mark.parametrize("name", ["1abc", "a" * 51, "a.b"])
@@ -191,14 +271,17 @@ def test_an_unknown_field_is_permanent(plane: ControlPlane) -> None:
 # --- a reconcile ---
 
 
-@pytest.mark.parametrize("name", [name for name in SPECS if name != "image-volume"])
+@pytest.mark.parametrize("name", [name for name in CASES if "image" not in CASES[name].get("model", {})])
 def test_second_run_writes_nothing(plane: ControlPlane, name: str) -> None:
     """Defaults and quantities of the API server must not look like drift."""
     service = f"idle-{name}"
-    apply(plane, service, **SPECS[name])
+    apply(plane, service, **CASES[name])
     before = writes(plane)
+    reconcile(plane, service, times=2)
+    end_job(plane, f"{service}-fetch")
     reconcile(plane, service)
-    assert writes(plane) - before == 5  # four children and the status
+    assert plane.request("GET", f"/apis/apps/v1/namespaces/default/deployments/{service}")[0] == 200
+    assert writes(plane) - before >= 6  # five children and the status
     after = writes(plane)
     for _ in range(2):  # each time a new process
         reconcile(plane, service, times=3)
@@ -278,6 +361,49 @@ def test_the_fences_of_the_api_server(plane: ControlPlane) -> None:
     assert with_kube(plane, act) == [422, 409]
 
 
+def end_job(plane: ControlPlane, name: str) -> None:
+    """As the Job controller would; nothing where there is no such Job."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    ended = {"status": "True", "lastTransitionTime": now, "lastProbeTime": now}
+    status = {
+        "startTime": now,
+        "completionTime": now,
+        "succeeded": 1,
+        "uncountedTerminatedPods": {},
+        "conditions": [{"type": "SuccessCriteriaMet", **ended}, {"type": "Complete", **ended}],
+    }
+    path = f"/apis/batch/v1/namespaces/default/jobs/{name}"
+    if plane.request("GET", path)[0] == 200:
+        answer = plane.request("PATCH", f"{path}/status", {"status": status}, "application/merge-patch+json")
+        assert answer[0] == 200, answer
+
+
+def test_weights_on_a_claim_from_the_first_byte_to_the_next_revision(plane: ControlPlane) -> None:
+    """The real API server's word on a Job that cannot be changed and a claim that cannot shrink."""
+    apply(plane, "cached", model={**CACHED, "cache": {**CACHED["cache"], "reclaimPolicy": "Retain"}})
+    reconcile(plane, "cached", times=2)
+    deployment = "/apis/apps/v1/namespaces/default/deployments/cached"
+    job = "/apis/batch/v1/namespaces/default/jobs/cached-fetch"
+    claim = "/api/v1/namespaces/default/persistentvolumeclaims/cached-model"
+    assert plane.request("GET", deployment)[0] == 404
+    assert "ownerReferences" not in plane.request("GET", claim)[1]["metadata"]
+    end_job(plane, "cached-fetch")
+    reconcile(plane, "cached")
+    first = plane.request("GET", job)[1]["metadata"]["uid"]
+    newer = {**CACHED, "revision": "f" * 40}
+    apply(plane, "cached", model=newer)
+    reconcile(plane, "cached", times=3)
+    assert plane.request("GET", job)[1]["metadata"]["uid"] != first
+    mounts = plane.request("GET", deployment)[1]["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    assert mounts[0]["subPath"] == REVISION
+    body = plane.request("GET", claim)[1]
+    assert body["metadata"]["ownerReferences"][0]["name"] == "cached"  # Delete again
+    end_job(plane, "cached-fetch")
+    reconcile(plane, "cached", times=2)
+    mounts = plane.request("GET", deployment)[1]["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    assert mounts[0]["subPath"] == "f" * 40
+
+
 # --- the process ---
 
 
@@ -310,6 +436,13 @@ def test_the_operator_starts_works_and_leaves(plane: ControlPlane, tmp_path: Pat
         if operator.poll() is None:
             operator.kill()
             operator.wait()
+
+
+def wait_for(ask: Callable[[], T], good: Callable[[T], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not good(answer := ask()):
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.05)
 
 
 def wait(done: Callable[[], bool], log: Path, seconds: float = 20) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,49 +12,9 @@ import pytest
 from chattts_operator import api
 from chattts_operator.autoscaling.signals import Change, Decision, Metrics, State
 from chattts_operator.kube import KubeError
-from chattts_operator.reconcile import Reconciler
 from chattts_operator.spec import OperatorDefaults
 from tests.operator.fakes import Crash, FakeKube, pod, tts_service
-
-KEY = api.Key("default", "demo")
-IMAGE = "registry.example/server:1"
-MONITORING = (api.POD_MONITOR, api.PROMETHEUS_RULE)
-
-
-@dataclass
-class World:
-    kube: FakeKube = field(default_factory=lambda: FakeKube(*MONITORING))
-    defaults: OperatorDefaults = field(default_factory=lambda: OperatorDefaults(True, IMAGE, {"release": "prometheus"}))
-    decision: Decision | None = None
-    now: float = 1_800_000_000.0
-
-    def __post_init__(self) -> None:
-        self.start_operator()
-
-    def start_operator(self) -> None:
-        """A new process: nothing of the old one is remembered."""
-
-        async def served() -> frozenset[api.Kind]:
-            return self.kube.served
-
-        self.reconciler = Reconciler(self.kube, self.defaults, lambda key, uid: self.decision, served, lambda: self.now)
-
-    def reconcile(self) -> float | None:
-        return asyncio.run(self.reconciler.reconcile(KEY))
-
-    def settle(self) -> None:
-        for _ in range(3):
-            self.reconcile()
-        self.kube.writes.clear()
-
-    def status(self) -> dict[str, Any]:
-        return self.kube.at(api.TTS_SERVICE, KEY)["status"]
-
-    def condition(self, name: str) -> dict[str, Any]:
-        return next(item for item in self.status()["conditions"] if item["type"] == name)
-
-    def edit_spec(self, **spec: Any) -> None:
-        self.kube.edit(api.TTS_SERVICE, KEY, lambda body: body["spec"].update(spec))
+from tests.operator.world import EVERY_CHILD, IMAGE, KEY, MONITORING, World
 
 
 @pytest.fixture
@@ -76,7 +35,7 @@ def decided(before: int, after: int, reason: str = "SLOBreach", **numbers: Any) 
 
 def test_first_run_makes_all_children_and_the_whole_status(world: World) -> None:
     assert world.reconcile() is None
-    for kind in api.CHILD_KINDS:
+    for kind in (api.DEPLOYMENT, api.SERVICE, api.POD_DISRUPTION_BUDGET, *MONITORING):
         child = world.kube.at(kind, KEY)
         assert child["metadata"]["ownerReferences"][0]["uid"] == "uid-demo"
         assert child["metadata"]["labels"][api.LABEL_SERVICE] == "demo"
@@ -171,12 +130,13 @@ def test_drift_is_repaired(world: World, change: Callable[[api.Body], None], mod
 
 
 @pytest.mark.parametrize("kind", api.CHILD_KINDS, ids=lambda kind: kind.kind)
-def test_a_deleted_child_comes_back(world: World, kind: api.Kind) -> None:
-    world.settle()
-    world.kube.remove(kind, *KEY)
-    world.reconcile()
-    assert (kind, *KEY) in world.kube.objects
-    assert ("apply", kind.kind, "demo") in world.kube.writes
+def test_a_deleted_child_comes_back(kind: api.Kind) -> None:
+    world = World.with_every_child()
+    world.kube.remove(*world.kube.place(kind, KEY))
+    for _ in range(4):
+        world.reconcile()
+    assert world.kube.has(kind, KEY)
+    assert ("apply", kind.kind, api.child_name(kind, "demo")) in world.kube.writes
 
 
 def test_foreign_fields_survive(world: World) -> None:
@@ -232,22 +192,25 @@ def test_the_read_of_a_reconcile_corrects_the_cache(world: World) -> None:
 
 
 @pytest.mark.parametrize("kind", api.CHILD_KINDS, ids=lambda kind: kind.kind)
-def test_a_foreign_child_is_never_touched(world: World, kind: api.Kind) -> None:
-    foreign = {"metadata": {"namespace": "default", "name": "demo"}, "spec": {"replicas": 3}}
+def test_a_foreign_child_is_never_touched(kind: api.Kind) -> None:
+    world = World()
+    world.kube.put(api.TTS_SERVICE, tts_service(**EVERY_CHILD))
+    foreign: api.Body = {"metadata": {"namespace": "default", "name": api.child_name(kind, "demo")}, "spec": {}}
     if kind == api.DEPLOYMENT:
-        foreign["spec"] |= {"selector": {}, "template": {"metadata": {}, "spec": {"containers": []}}}
+        foreign["spec"] |= {"replicas": 3, "selector": {}, "template": {"metadata": {}, "spec": {"containers": []}}}
     before = copy.deepcopy(world.kube.put(kind, foreign))
-    assert world.reconcile() is not None
+    for _ in range(3):
+        assert world.reconcile() is not None
     assert world.kube.at(kind, KEY) == before
     assert [write for write in world.kube.writes if write[0] != "status"] == []
     assert world.condition("Conflict")["status"] == "True"
-    assert kind.kind in world.condition("Conflict")["message"]
+    assert f"{kind.kind} default/{api.child_name(kind, 'demo')}" in world.condition("Conflict")["message"]
     assert world.condition("Ready")["reason"] == "Conflict"
     # The same without it: everything is made.
-    world.kube.remove(kind, *KEY)
-    world.reconcile()
+    world.kube.remove(*world.kube.place(kind, KEY))
+    world.settle_with_download()
     assert world.condition("Conflict")["status"] == "False"
-    assert (kind, *KEY) in world.kube.objects
+    assert all(world.kube.has(child, KEY) for child in api.CHILD_KINDS)
 
 
 def test_a_foreign_child_that_appears_between_read_and_write_is_not_taken_over(world: World) -> None:
@@ -359,7 +322,9 @@ def test_a_decision_is_carried_out_and_told(world: World) -> None:
     scaling = world.status()["autoscaling"]
     assert (scaling["p99"], scaling["qps"], scaling["lastScaleTo"]) == ("2.1s", "28", 3)
     assert scaling["history"][0]["message"] == "p99 2.1 s"
-    assert [event["message"] for event in world.kube.events] == ["1 -> 3 replicas: SLOBreach, p99 2.1 s"]
+    assert [event["message"] for event in world.kube.events if event["reason"] == "ScaledOut"] == [
+        "1 -> 3 replicas: SLOBreach, p99 2.1 s"
+    ]
 
 
 def test_a_decision_on_another_number_is_void(world: World) -> None:
@@ -551,17 +516,17 @@ def test_a_refused_change_is_no_event(world: World) -> None:
     )
     with pytest.raises(KubeError, match="quota"):
         world.reconcile()
-    assert world.kube.events == []
+    assert [event["reason"] for event in world.kube.events] == ["ApplyFailed"]
     world.kube.refuse = lambda verb, kind: None
     world.reconcile()
-    assert [event["reason"] for event in world.kube.events] == ["ScaledOut"]
+    assert [event["reason"] for event in world.kube.events] == ["ApplyFailed", "ScaledOut"]
 
 
 def test_fields_without_effect_stay_told(world: World) -> None:
-    world.edit_spec(voices={"claimName": "v"}, rollout={"capacityWaitSeconds": 10})
+    world.edit_spec(autoscaling={"idle": {"activator": "External"}})
     world.settle()
-    assert "does not act upon: voices, rollout.capacityWaitSeconds" in world.condition("Ready")["message"]
-    world.edit_spec(voices={}, rollout={})
+    assert "does not act upon: autoscaling.idle" in world.condition("Ready")["message"]
+    world.edit_spec(autoscaling={})
     world.reconcile()
     assert "act upon" not in world.condition("Ready")["message"]
 

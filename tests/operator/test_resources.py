@@ -5,7 +5,9 @@ A change of a pod template in a golden file means: on an operator upgrade every 
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,14 @@ import yaml
 
 import chattts_operator
 from chattts_operator import api
+from chattts_operator.resources.dashboard import dashboard
 from chattts_operator.resources.deployment import deployment
+from chattts_operator.resources.disruption import disruption_budget
 from chattts_operator.resources.monitoring import pod_monitor, prometheus_rule
+from chattts_operator.resources.network import network_policy
 from chattts_operator.resources.service import service, url
+from chattts_operator.resources.storage import claim, fetch_job
+from chattts_operator.rollout import Strategy
 from chattts_operator.spec import OperatorDefaults, TTSServiceSpec, parse
 from tests.operator.fakes import tts_service
 
@@ -75,20 +82,53 @@ SPECS: dict[str, dict[str, Any]] = {
         "monitoring": {"labels": {"team": "speech"}, "intervalSeconds": 5},
     },
     "image-volume": {"model": {"source": "ImageVolume", "image": "registry.example/weights:1"}},
-    "no-gpu": {"model": {"source": "HostPath", "hostPath": "/models"}, "accelerator": {"vendor": "None"}},
+    "no-gpu": {
+        "model": {"source": "HostPath", "hostPath": "/models"},
+        "server": {"device": "CPU"},
+        "accelerator": {"vendor": "None"},
+    },
+    "node-cache": {
+        "model": {
+            "revision": REVISION,
+            "acceptLicense": "CC-BY-NC-4.0",
+            "source": "HuggingFace",
+            "cache": {"type": "HostPath", "hostPath": "/var/cache/chattts"},
+        },
+        "networking": {"networkPolicy": {"mode": "Restricted"}},
+    },
 }
+SAMPLES = {
+    path.stem: yaml.safe_load(path.read_text())["spec"]
+    for path in sorted((Path(__file__).parents[2] / "manifests" / "samples").glob("*.yaml"))
+}
+CASES = {**SPECS, **{f"sample-{name}": spec for name, spec in SAMPLES.items()}}
 
 
 def spec_of(name: str) -> TTSServiceSpec:
     defaults = OperatorDefaults(has_prometheus=True, monitoring_labels={"release": "prometheus"})
-    return parse(tts_service(**SPECS[name]), defaults)
+    return parse(tts_service(**CASES[name]), defaults)
 
 
-@pytest.mark.parametrize("name", SPECS)
+def children_of(spec: TTSServiceSpec) -> list[api.Body]:
+    image, revision = spec.image.reference or IMAGE, spec.model.revision
+    children = [
+        deployment(spec, 2, image, False, Strategy.REPLACE, revision),
+        service(spec),
+        disruption_budget(spec),
+    ]
+    if spec.model.on_claim:
+        children += [claim(spec, None), fetch_job(spec, image, "uid-claim")]
+    if spec.networking.restricted:
+        children.append(network_policy(spec))
+    return children
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_golden(name: str) -> None:
     spec = spec_of(name)
-    image = spec.image.reference or IMAGE
-    children = [deployment(spec, 2, image, False), service(spec), pod_monitor(spec), prometheus_rule(spec)]
+    children = children_of(spec)
+    if name in ("minimal", "everything"):
+        children += [pod_monitor(spec), prometheus_rule(spec)]
     file = GOLDEN / f"{name}.yaml"
     text = yaml.safe_dump_all(children, sort_keys=False, width=200)
     if os.environ.get("UPDATE_GOLDEN"):
@@ -107,19 +147,13 @@ def test_nothing_of_the_operator_stands_in_the_pod_template(monkeypatch: pytest.
     assert "uid-demo" not in text
 
 
-@pytest.mark.parametrize(
-    ("policy", "replicas", "surge", "unavailable"),
-    [("Auto", 1, 1, 0), ("Auto", 2, 0, 1), ("Surge", 3, 1, 0), ("Replace", 1, 0, 1)],
-)
-def test_rollout_strategy(policy: str, replicas: int, surge: int, unavailable: int) -> None:
-    spec = parse(tts_service(rollout={"capacityPolicy": policy}), OperatorDefaults())
-    strategy = deployment(spec, replicas, IMAGE, False)["spec"]["strategy"]
-    assert strategy["rollingUpdate"] == {"maxSurge": surge, "maxUnavailable": unavailable}
+def test_every_golden_file_belongs_to_a_case() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.yaml")} == set(CASES)
 
 
 @pytest.mark.parametrize("drain", [0, 40, 3600])
 def test_a_pod_has_time_to_leave(drain: int) -> None:
-    spec = parse(tts_service(rollout={"drainSeconds": drain}, server={"requestTimeoutSeconds": 1}), OperatorDefaults())
+    spec = parse(tts_service(rollout={"drainSeconds": drain}), OperatorDefaults())
     pod = deployment(spec, 1, IMAGE, False)["spec"]["template"]["spec"]
     sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] >= sleep + drain
@@ -136,9 +170,9 @@ def test_the_startup_probe_covers_the_cold_start(deadline: int) -> None:
 
 def test_the_selector_never_changes() -> None:
     """Labels of users and versions may change; a Deployment's selector cannot."""
-    selectors = [deployment(spec_of(name), 1, IMAGE, False)["spec"]["selector"]["matchLabels"] for name in SPECS]
+    selectors = [deployment(spec_of(name), 1, IMAGE, False)["spec"]["selector"]["matchLabels"] for name in CASES]
     assert all(selector == api.selector_labels("demo") for selector in selectors)
-    for name in SPECS:
+    for name in CASES:
         pod_labels = deployment(spec_of(name), 1, IMAGE, False)["spec"]["template"]["metadata"]["labels"]
         assert selectors[0].items() <= pod_labels.items()
 
@@ -146,3 +180,79 @@ def test_the_selector_never_changes() -> None:
 def test_url() -> None:
     assert url(spec_of("minimal")) == "http://demo.default.svc"
     assert url(spec_of("everything")) == "http://demo.default.svc:8080"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_pod_meets_pod_security_restricted(name: str) -> None:
+    """But for the HostPath ones, which are for development. The real admission is asked in tests/e2e."""
+    for child in children_of(spec_of(name)):
+        if child["kind"] not in ("Deployment", "Job"):
+            continue
+        pod = child["spec"]["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
+        host_paths = [volume for volume in pod["volumes"] if "hostPath" in volume]
+        assert bool(host_paths) == (name in ("no-gpu", "node-cache", "sample-hostpath-dev"))
+        for container in (*pod["containers"], *pod.get("initContainers", [])):
+            context = container["securityContext"]
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_pods_of_the_fetch_job_are_no_servers() -> None:
+    """Neither the Service nor the budget, the policy or the Deployment may take them for theirs."""
+    spec = spec_of("sample-model-on-claim")
+    labels = fetch_job(spec, IMAGE, "uid")["spec"]["template"]["metadata"]["labels"]
+    assert not api.selector_labels("demo").items() <= labels.items()
+    assert api.LABEL_SERVICE not in labels
+
+
+def test_the_dashboard_shows_series_that_exist() -> None:
+    """Each metric of an expression is one of the server's or of the operator's, by their own sources."""
+    content = dashboard(spec_of("sample-monitoring"))["data"]["chattts-demo.json"]
+    panels = json.loads(content)["panels"]
+    root = Path(__file__).parents[2]
+    server = (root / "server/chattts_server/metrics.py").read_text()
+    ours = (root / "operator/chattts_operator/metrics.py").read_text()
+    names = {
+        name
+        for panel in panels
+        for target in panel["targets"]
+        for name in re.findall(r"chattts_[a-z_]+", target["expr"])
+    }
+    assert len(names) >= 8
+    for name in names:
+        base = re.sub(r"_(bucket|sum|count|total)$", "", name)
+        assert f'"{base}"' in server or f'"{base.removeprefix("chattts_operator_")}' in ours, name
+    assert len({panel["title"] for panel in panels}) == len(panels) == 8
+
+
+def test_a_policy_denies_all_but_what_it_names() -> None:
+    """Ports of the server itself, and the hub only where pods download."""
+    policy = network_policy(spec_of("sample-network-restricted"))["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert all(rule["from"] and rule["ports"] for rule in policy["ingress"])
+    assert [rule["ports"][0]["port"] for rule in policy["ingress"]] == [api.HTTP_PORT, api.METRICS_PORT]
+    assert [port["port"] for port in policy["egress"][0]["ports"]] == [53, 53]
+    assert policy["egress"][1:] == [{"to": list(spec_of("sample-network-restricted").networking.egress_to)}]
+    downloading = network_policy(spec_of("node-cache"))["spec"]
+    assert downloading["egress"][1:] == [{"ports": [{"protocol": "TCP", "port": 443}]}]
+    assert downloading["ingress"][0]["from"] == [{"podSelector": {}}]
+
+
+def test_a_claim_grows_and_never_shrinks() -> None:
+    spec = spec_of("sample-model-on-claim")
+    live = {**claim(spec, None), "status": {"phase": "Bound"}}
+    live["spec"]["resources"]["requests"]["storage"] = "40Gi"
+    live["spec"]["accessModes"], live["spec"]["storageClassName"] = ["ReadWriteOnce"], "old"
+    kept = claim(spec, live)["spec"]
+    assert kept["resources"]["requests"]["storage"] == "40Gi"
+    assert (kept["accessModes"], kept["storageClassName"]) == (["ReadWriteOnce"], "old")
+    live["spec"]["resources"]["requests"]["storage"] = "5Gi"
+    assert claim(spec, live)["spec"]["resources"]["requests"]["storage"] == "10Gi"
+    live["status"]["phase"] = "Pending"  # the API server refuses every change until it is bound
+    assert claim(spec, live)["spec"]["resources"]["requests"]["storage"] == "5Gi"
+    assert claim(spec, None)["metadata"]["ownerReferences"] == []  # Retain

@@ -11,6 +11,7 @@ import yaml
 
 from chattts_operator.spec import InvalidSpec, OperatorDefaults, parse
 from tests.operator.fakes import tts_service
+from tests.operator.world import REVISION
 
 CRD = yaml.safe_load((Path(__file__).parents[2] / "manifests" / "crd.yaml").read_text())
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -86,38 +87,64 @@ def test_the_gpu_toleration_is_there_once() -> None:
 
 
 def test_fields_without_effect_are_named() -> None:
-    spec = parse(
-        tts_service(voices={"claimName": "v"}, podTemplateOverlay={"spec": {}}, server={"enginesPerPod": 2}),
-        OperatorDefaults(),
-    )
-    assert spec.ignored == ("server.enginesPerPod", "voices", "podTemplateOverlay")
+    spec = parse(tts_service(autoscaling={"idle": {"activator": "External"}}), OperatorDefaults())
+    assert spec.ignored == ("autoscaling.idle",)
     assert parse(with_defaults(tts_service()), OperatorDefaults()).ignored == ()
 
 
-@pytest.mark.parametrize(
-    ("section", "value", "field"),
-    [
-        ("disruption", {"maxUnavailable": 2}, "disruption.maxUnavailable"),
-        ("rollout", {"capacityWaitSeconds": 10}, "rollout.capacityWaitSeconds"),
-        ("image", {"cudaVersion": "13.0"}, "image.cudaVersion"),
-        ("accelerator", {"minDriverVersion": "580"}, "accelerator.minDriverVersion"),
-    ],
-)
-def test_each_field_without_effect(section: str, value: dict[str, Any], field: str) -> None:
-    assert parse(tts_service(**{section: value}), OperatorDefaults()).ignored == (field,)
+DOWNLOADED = {"source": "HuggingFace", "revision": REVISION, "acceptLicense": "CC-BY-NC-4.0"}
+ONE_NODE = {**DOWNLOADED, "cache": {"type": "PersistentVolumeClaim", "accessMode": "ReadWriteOnce"}}
 
 
 @pytest.mark.parametrize(
-    ("spec", "field"),
+    ("spec", "sentence"),
     [
-        ({"server": {"apiKeysSecretRef": {"name": "keys"}}}, "spec.server.apiKeysSecretRef"),
-        ({"networking": {"networkPolicy": {"mode": "Restricted"}}}, "spec.networking.networkPolicy.mode"),
+        ({"server": {"enginesPerPod": 2}}, "spec.server.enginesPerPod must be 1"),
+        ({"server": {"device": "CPU", "dtype": "float16"}}, "spec.server.dtype float16 is for CUDA"),
+        ({"server": {"dtype": "int8"}}, "spec.server.dtype int8 is for device CPU"),
+        ({"accelerator": {"vendor": "None"}}, "spec.server.device must be CPU"),
+        ({"accelerator": {"vendor": "None", "resourceName": "a/b"}, "server": {"device": "CPU"}}, "asks for no GPU"),
+        ({"accelerator": {"resourceName": "a/b", "resourceClaimTemplateName": "t"}}, "exclude each other"),
+        ({"accelerator": {"count": 2, "resourceClaimTemplateName": "t"}}, "is said by the ResourceClaimTemplate"),
+        ({"voices": {"claimName": "a", "configMapRef": {"name": "b"}}}, "exclude each other"),
+        ({"networking": {"networkPolicy": {"egressTo": [{"podSelector": {}}]}}}, "only read with networkPolicy.mode"),
+        ({"model": {"source": "HostPath", "hostPath": "/m", "endpoint": "https://m"}}, "only read with model.source"),
+        ({"model": {**DOWNLOADED, "endpoint": "https://m:99999"}}, "must be the address of a hub"),
+        ({"model": {**DOWNLOADED, "cache": {"type": "HostPath"}}}, "spec.model.cache.hostPath is needed"),
+        ({"model": {**DOWNLOADED, "cache": {"hostPath": "/c"}}}, "is only read with model.cache.type HostPath"),
+        (
+            {"model": {"source": "HostPath", "hostPath": "/m", "cache": {"type": "PersistentVolumeClaim"}}},
+            "remove model",
+        ),
+        ({"model": ONE_NODE}, "set autoscaling.maxReplicas to 1"),
+        ({"model": ONE_NODE, "autoscaling": {"mode": "None"}, "replicas": 2}, "set replicas to 1"),
+        (
+            {"model": ONE_NODE, "autoscaling": {"maxReplicas": 1}, "rollout": {"capacityPolicy": "Surge"}},
+            "Surge runs two pods at once",
+        ),
     ],
 )
-def test_a_protection_that_is_not_there_is_refused(spec: dict[str, Any], field: str) -> None:
+def test_what_excludes_each_other_is_refused_with_a_sentence(spec: dict[str, Any], sentence: str) -> None:
     (problem,) = problems(**spec)
-    assert problem.startswith(field)
-    assert problem.endswith("this version yet; remove the field")
+    assert problem.startswith("spec.")
+    assert sentence in problem
+
+
+def test_one_node_is_enough_for_one_replica() -> None:
+    parse(tts_service(model=ONE_NODE, autoscaling={"maxReplicas": 1}), OperatorDefaults(True))
+    parse(tts_service(model=ONE_NODE, autoscaling={"mode": "None"}), OperatorDefaults(True))
+
+
+def test_images_come_from_the_registries_of_the_operator() -> None:
+    overlay = {"spec": {"containers": [{"name": "side", "image": "evil.example/x:1"}]}}
+    body = tts_service(image={"repository": "ours.example/server", "tag": "1"}, podTemplateOverlay=overlay)
+    parse(body, OperatorDefaults())
+    with pytest.raises(InvalidSpec) as caught:
+        parse(body, OperatorDefaults(image_registries=("ours.example/",)))
+    assert caught.value.problems == (
+        "spec.podTemplateOverlay.spec.containers[side].image must begin with one of ours.example/ "
+        "(the operator's list of registries)",
+    )
 
 
 # --- the CRD ---

@@ -20,9 +20,11 @@ EXIT_CONFIG = 78  # of chattts-server: the same arguments will fail again
 def claim(spec: TTSServiceSpec, live: api.Body | None) -> api.Body:
     """Grows and never shrinks; what cannot be changed stays as it is. Retained, it has no owner and outlives us."""
     cache, old = spec.model.cache, (live or {}).get("spec") or {}
+    fixed = live is not None and (live.get("status") or {}).get("phase") != "Bound"  # until then nothing may change
+    size = _requested(old) if fixed else _larger(cache.size, old)
     wanted: dict[str, Any] = {
         "accessModes": old.get("accessModes") or [cache.access_mode],
-        "resources": {"requests": {"storage": _larger(cache.size, old)}},
+        "resources": {"requests": {"storage": size}},
     }
     if cache.storage_class:  # left out, the cluster's default class fills it in
         wanted["storageClassName"] = old.get("storageClassName", cache.storage_class)
@@ -30,8 +32,12 @@ def claim(spec: TTSServiceSpec, live: api.Body | None) -> api.Body:
 
 
 def _larger(size: str, old: api.Body) -> str:
-    live = ((old.get("resources") or {}).get("requests") or {}).get("storage", "0")
-    return size if parse_quantity(size) >= parse_quantity(live) else str(live)
+    live = _requested(old)
+    return size if parse_quantity(size) >= parse_quantity(live) else live
+
+
+def _requested(old: api.Body) -> str:
+    return str(((old.get("resources") or {}).get("requests") or {}).get("storage", "0"))
 
 
 def fetch_job(spec: TTSServiceSpec, image: str, claim_uid: str) -> api.Body:
