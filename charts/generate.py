@@ -1,6 +1,7 @@
 """Makes the files that are copies of something else, or compares them (`--check`). Knows Helm only as a program.
 
 charts/chattts-operator/files/crd.yaml    from manifests/crd.yaml, the one source of the CRD
+docs/crd.md                               from manifests/crd.yaml
 charts/chattts-operator/README.md         its table of values, from the `# --` texts of values.yaml
 manifests/install.yaml                    from `helm template`
 """
@@ -20,6 +21,9 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "charts"))  # also where this file was loaded by its path
+from crd_docs import crd_page  # noqa: E402
+
 CHART = ROOT / "charts" / "chattts-operator"
 CRD = ROOT / "manifests" / "crd.yaml"
 NAMESPACE = "chattts-system"
@@ -64,6 +68,7 @@ def find_helm(environ: Mapping[str, str]) -> Path:
 def generated(helm: Path) -> Iterator[tuple[Path, str]]:
     """Each file with the text it should have."""
     yield CHART / "files" / "crd.yaml", CRD.read_text(encoding="utf-8")
+    yield ROOT / "docs" / "crd.md", crd_page(CRD.read_text(encoding="utf-8"))
     yield CHART / "README.md", readme((CHART / "README.md").read_text(encoding="utf-8"))
     yield ROOT / "manifests" / "install.yaml", install(helm)
 

@@ -73,7 +73,12 @@ def test_the_operator_understands_what_it_is_given(helm: Helm) -> None:
     """The environment of the Deployment, read by the operator's own parser."""
     values = {
         "prometheus": {"url": "http://prometheus.monitoring.svc:9090"},
-        "defaults": {"server": {"image": "r.example.com/s:1"}, "monitoring": {"labels": {"release": "prom,etheus"}}},
+        "serviceSelector": {"tier": "gold", "team": "speech"},
+        "imageRegistries": ["r.example.com/"],
+        "defaults": {
+            "server": {"image": "r.example.com/s:1", "cudaVersion": "12.6"},
+            "monitoring": {"labels": {"release": "prom,etheus"}},
+        },
         "watchNamespaces": ["a", "b", "a"],
         "scaling": {"intervalSeconds": 30},
         "log": {"format": "text"},
@@ -87,6 +92,9 @@ def test_the_operator_understands_what_it_is_given(helm: Helm) -> None:
     assert dict(read.monitoring_labels) == {"release": "prom,etheus"}
     assert read.watch_namespaces == ("a", "b")
     assert (read.scaling_interval_seconds, read.log_format) == (30, "text")
+    assert (read.service_selector, read.image_registries) == ("team=speech,tier=gold", ("r.example.com/",))
+    assert (read.lease_name, read.check_drivers) == ("chattts-chattts-operator", False)
+    assert read.default_server_cuda_version == "12.6"
     unknown = {name for name in given if name.removeprefix(config.PREFIX).lower() not in config.PARSERS}
     assert not unknown, "the operator reads no such variable"
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from chattts_operator import api
-from chattts_operator.main import LEASE_NAME
 from tests.chart.conftest import Helm, Object
 
+LEASE_NAME = "chattts-chattts-operator"  # each release has its own
 READ = ["get", "list", "watch"]
 OWN = [*READ, "create", "patch", "delete"]
 
@@ -19,11 +19,18 @@ SERVICES = {
     ("chattts.dev", "ttsservices/status"): ["patch"],
     ("apps", "deployments"): OWN,
     ("", "services"): OWN,
+    ("", "persistentvolumeclaims"): OWN,
+    ("", "configmaps"): OWN,
+    ("policy", "poddisruptionbudgets"): OWN,
+    ("networking.k8s.io", "networkpolicies"): OWN,
+    ("batch", "jobs"): OWN,
     ("monitoring.coreos.com", "podmonitors"): OWN,
     ("monitoring.coreos.com", "prometheusrules"): OWN,
     ("", "pods"): READ,
     ("", "events"): ["create"],
 }
+# Only cluster-wide, for the driver gate, and only where that is on.
+NODES = {("", "nodes"): ["list"]}
 # (group, resource/name): only its own Lease, and `create` cannot be limited to a name
 LEADER = {
     ("coordination.k8s.io", "leases"): ["create"],
@@ -49,7 +56,7 @@ def test_the_operator_may_do_exactly_this(default: list[Object]) -> None:
     cluster, namespaced = roles(default, "ClusterRole"), roles(default, "Role")
     operators = {key: role for key, role in cluster.items() if not _aggregated(role)}
     assert {key: rights(role) for key, role in operators.items()} == {
-        (None, "chattts-system:chattts-chattts-operator"): SERVICES
+        (None, "chattts-system:chattts-chattts-operator"): {**SERVICES, **NODES}
     }
     assert {key: rights(role) for key, role in namespaced.items()} == {
         ("chattts-system", "chattts-chattts-operator-leader"): LEADER
@@ -79,6 +86,27 @@ def test_with_namespaces_there_is_no_cluster_wide_right(helm: Helm) -> None:
         "/apis/chattts.dev/v1alpha1/namespaces/a/ttsservices?limit=1",
         "/apis/chattts.dev/v1alpha1/namespaces/b/ttsservices?limit=1",
     ]
+
+
+def test_without_the_driver_gate_no_node_is_read(helm: Helm) -> None:
+    cluster = roles(helm.render("--set", "drivers.check=false"), "ClusterRole")
+    assert [rights(role) for role in cluster.values() if not _aggregated(role)] == [SERVICES]
+
+
+def test_two_operators_in_one_namespace_have_leases_of_their_own(helm: Helm) -> None:
+    """By a selector of their own; sharing a Lease, the second would wait for ever."""
+    leases = []
+    for release in ("one", "two"):
+        objects = helm.render("--set", f"serviceSelector.team={release}", release=release)
+        deployment = next(o for o in objects if o["kind"] == "Deployment")
+        environment = {
+            e["name"]: e.get("value") for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+        }
+        assert environment["CHATTTS_OPERATOR_SERVICE_SELECTOR"] == f"team={release}"
+        leases.append(environment["CHATTTS_OPERATOR_LEASE_NAME"])
+        (role,) = roles(objects, "Role").values()
+        assert ("coordination.k8s.io", f"leases/{leases[-1]}") in rights(role)
+    assert leases[0] != leases[1]
 
 
 @pytest.mark.parametrize("flags", [(), ("--set", "watchNamespaces={a,b}")])

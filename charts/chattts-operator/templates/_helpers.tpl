@@ -67,6 +67,17 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
+{{- define "chattts-operator.serviceSelector" -}}
+{{- $parts := list }}
+{{- range $name, $value := .Values.serviceSelector }}{{ $parts = append $parts (printf "%s=%s" $name $value) }}{{ end }}
+{{- join "," $parts }}
+{{- end }}
+
+{{/* The driver gate reads nodes, which belong to no namespace: with watchNamespaces it is off. */}}
+{{- define "chattts-operator.checksDrivers" -}}
+{{- if and .Values.drivers.check (not .Values.watchNamespaces) }}true{{ else }}false{{ end }}
+{{- end }}
+
 {{/* What the operator does to objects in the namespaces it looks after. tests/chart holds the same list. */}}
 {{- define "chattts-operator.rules" -}}
 - apiGroups: [chattts.dev]
@@ -79,7 +90,16 @@ seccompProfile:
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services]
+  resources: [services, persistentvolumeclaims, configmaps]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [batch]
+  resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [monitoring.coreos.com]
   resources: [podmonitors, prometheusrules]
