@@ -1,4 +1,4 @@
-"""docs/crd.md names every field of the CRD; that it is up to date is test_generated.py's business, with Helm at hand."""
+"""docs/crd.md is made from the CRD. Without Helm, which test_generated.py needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ CRD = (ROOT / "manifests" / "crd.yaml").read_text(encoding="utf-8")
 
 
 def test_the_page_is_the_crds(generator: ModuleType) -> None:
-    """Without Helm, so that the unit stage of a laptop says it too."""
     assert (ROOT / "docs" / "crd.md").read_text(encoding="utf-8") == generator.crd_page(CRD)
 
 

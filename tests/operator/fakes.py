@@ -30,6 +30,8 @@ LIST_KEYS = {
     "conditions": ("type",),
     "groups": ("name",),
     "imagePullSecrets": ("name",),
+    "resourceClaims": ("name",),
+    "claims": ("name",),
     "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
 }
 
@@ -86,7 +88,7 @@ class FakeKube:
         self.before_write: Callable[[], None] = lambda: None
         self.drop: Callable[[api.Kind, api.Body], None] = lambda kind, body: None  # fields of a feature that is off
         self._owners: dict[tuple[api.Kind, str, str], dict[str, set[Path]]] = {}
-        self._versions = itertools.count(1)
+        self.versions = 0  # of the newest write that changed something
         self._uids = itertools.count(1)
 
     # What the operator calls.
@@ -292,7 +294,8 @@ class FakeKube:
             return  # a write that changes nothing keeps the version
         changed = old is None or old.get("spec") != body.get("spec")
         metadata["generation"] = (old or {}).get("metadata", {}).get("generation", 0) + (1 if changed else 0)
-        metadata["resourceVersion"] = str(next(self._versions))
+        self.versions += 1
+        metadata["resourceVersion"] = str(self.versions)
         self.objects[key] = body
 
 
@@ -325,7 +328,8 @@ def _fill_defaults(kind: api.Kind, body: api.Body) -> None:
                 if probe in container:
                     container[probe].setdefault("successThreshold", 1)
                     container[probe]["httpGet"].setdefault("scheme", "HTTP")
-            for quantities in (container.get("resources") or {}).values():
+            for part in ("requests", "limits"):
+                quantities = (container.get("resources") or {}).get(part) or {}
                 for name, value in quantities.items():
                     quantities[name] = {"0.5": "500m", "1000m": "1", "1024Mi": "1Gi"}.get(str(value), str(value))
             for variable in container.get("env", []):

@@ -6,6 +6,7 @@ The whole operator on a whole cluster is tested in tests/e2e; here is what a fak
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import signal
@@ -235,7 +236,8 @@ def test_an_old_object_that_a_rule_of_today_refuses_can_still_be_scaled_and_labe
     engines = body["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["server"]
     engines["properties"]["enginesPerPod"]["x-kubernetes-validations"] = rules
     assert plane.request("PUT", crd, body)[0] == 200
-    wait_for(lambda: apply(plane, "new", server={"enginesPerPod": 2}), lambda answer: answer[0] == 422)
+    names = (f"new-{number}" for number in itertools.count())  # one that got in before the rule stays in
+    wait_for(lambda: apply(plane, next(names), server={"enginesPerPod": 2}), lambda answer: answer[0] == 422)
     merge = "application/merge-patch+json"
     assert plane.request("PATCH", f"{SERVICES}/old", {"spec": {"replicas": 3}}, merge)[0] == 200
     assert plane.request("PATCH", f"{SERVICES}/old", {"spec": {"server": {"enginesPerPod": 3}}}, merge)[0] == 422

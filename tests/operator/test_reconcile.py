@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from chattts_operator import api
-from chattts_operator.autoscaling.signals import Change, Decision, Metrics, State
+from chattts_operator.autoscaling.signals import Decision, Metrics, State
 from chattts_operator.kube import KubeError
 from chattts_operator.spec import OperatorDefaults
 from tests.operator.fakes import Crash, FakeKube, pod, tts_service
-from tests.operator.world import EVERY_CHILD, IMAGE, KEY, MONITORING, World
+from tests.operator.world import EVERY_CHILD, IMAGE, KEY, MONITORING, World, decided
 
 
 @pytest.fixture
@@ -22,12 +22,6 @@ def world() -> World:
     made = World()
     made.kube.put(api.TTS_SERVICE, tts_service())
     return made
-
-
-def decided(before: int, after: int, reason: str = "SLOBreach", **numbers: Any) -> Decision:
-    change = Change(1_800_000_000.0, before, after, reason, "p99 2.1 s")
-    state = State(last_change=change, history=(change,), last_scale_time=change.time)
-    return Decision(before, after, reason, "p99 2.1 s", state, Metrics(**numbers))
 
 
 # --- what it makes ---

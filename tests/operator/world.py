@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chattts_operator import api
-from chattts_operator.autoscaling.signals import Decision
+from chattts_operator.autoscaling.signals import Change, Decision, Metrics, State
 from chattts_operator.drivers import Node
 from chattts_operator.reconcile import Reconciler
 from chattts_operator.spec import OperatorDefaults
@@ -99,3 +99,9 @@ class World:
 
     def edit_spec(self, **spec: Any) -> None:
         self.kube.edit(api.TTS_SERVICE, KEY, lambda body: body["spec"].update(spec))
+
+
+def decided(before: int, after: int, reason: str = "SLOBreach", **numbers: Any) -> Decision:
+    change = Change(1_800_000_000.0, before, after, reason, "p99 2.1 s")
+    state = State(last_change=change, history=(change,), last_scale_time=change.time)
+    return Decision(before, after, reason, "p99 2.1 s", state, Metrics(**numbers))
