@@ -87,7 +87,8 @@ def _type(field: Mapping[str, Any]) -> str:
         return "map"
     if field.get("format") == "date-time":
         return "time"
-    return {"integer": "number", "string": "text"}.get(field["type"], field["type"])
+    kind = str(field["type"])
+    return {"integer": "number", "string": "text"}.get(kind, kind)
 
 
 def _table(heads: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:

@@ -101,18 +101,23 @@ class Reconciler:
         that is in trouble is left alone at once.
         """
         children, failure = dict(observed.children), None
-        for change in (*planned.writes, *planned.deletes):
+        changes: list[Write | tuple[api.Kind, api.Body]] = [*planned.writes, *planned.deletes]
+        for change in changes:
             try:
-                if isinstance(change, Write):
-                    children[change.kind] = await self._apply_one(change, children.get(change.kind))
-                else:
-                    await self._delete(*change)
-                    del children[change[0]]
+                await self._change(change, children)
             except KubeError as error:
                 failure = failure or error
                 if not error.permanent:
                     break
         return replace(observed, children=children), failure
+
+    async def _change(self, change: Write | tuple[api.Kind, api.Body], children: dict[api.Kind, api.Body]) -> None:
+        if isinstance(change, Write):
+            children[change.kind] = await self._apply_one(change, children.get(change.kind))
+            return
+        kind, body = change
+        await self._delete(kind, body)
+        del children[kind]
 
     async def _delete(self, kind: api.Kind, body: api.Body) -> None:
         metadata = body["metadata"]
