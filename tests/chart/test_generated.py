@@ -30,6 +30,8 @@ def test_generated_files_are_up_to_date(helm_binary: Path) -> None:
 def test_a_change_of_a_source_is_noticed_and_healed(helm_binary: Path, tmp_path: Path) -> None:
     for folder in ("charts", "manifests"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "crd.md", tmp_path / "docs")
     crd = tmp_path / "manifests" / "crd.yaml"
     crd.write_text(crd.read_text(encoding="utf-8").replace("shortNames: [tts]", "shortNames: [ttsx]"), encoding="utf-8")
     values = tmp_path / "charts" / "chattts-operator" / "values.yaml"
@@ -42,6 +44,7 @@ def test_a_change_of_a_source_is_noticed_and_healed(helm_binary: Path, tmp_path:
     assert "ttsx" in (tmp_path / "manifests" / "install.yaml").read_text(encoding="utf-8")
     readme = (tmp_path / "charts" / "chattts-operator" / "README.md").read_text(encoding="utf-8")
     assert "| `replicas` | `2` |" in readme
+    assert "short name `ttsx`" in (tmp_path / "docs" / "crd.md").read_text(encoding="utf-8")
 
 
 def test_without_helm_one_line_says_what_to_do(tmp_path: Path, generator: ModuleType) -> None:

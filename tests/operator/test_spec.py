@@ -185,6 +185,19 @@ def test_every_field_has_a_description() -> None:
     assert without == [".metadata"]
 
 
+def test_no_text_was_cut_at_a_comma() -> None:
+    """In `{description: a, b}` YAML reads a key `b` without a value."""
+
+    def empty(node: Any) -> list[Any]:
+        if isinstance(node, list):
+            return [key for item in node for key in empty(item)]
+        if not isinstance(node, dict):
+            return []
+        return [key for key, item in node.items() if item is None] + [k for item in node.values() for k in empty(item)]
+
+    assert empty(CRD) == []
+
+
 def test_every_rule_has_a_sentence() -> None:
     def rules(node: Any) -> list[dict[str, str]]:
         if isinstance(node, list):
