@@ -141,7 +141,9 @@ class Operator:
         ]
         if self.ticker is not None:
             tasks.append(asyncio.create_task(_every(self.config.scaling_interval_seconds, self._tick), name="ticker"))
-        tasks.append(asyncio.create_task(self._inform(stop), name="informers"))
+        watched = await self.served()
+        tasks.append(asyncio.create_task(self._inform(watched, stop), name="informers"))
+        tasks.append(asyncio.create_task(self._until_more_is_served(watched), name="kinds"))
         stopping = asyncio.create_task(stop.wait(), name="stop")
         done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
         self.metrics.leader.set(0)
@@ -152,9 +154,21 @@ class Operator:
         await _end([*tasks, stopping])
         return EXIT_LOST if ended and stopping not in done else 0
 
-    async def _inform(self, stop: asyncio.Event) -> None:
+    async def _until_more_is_served(self, watched: frozenset[api.Kind]) -> None:
+        """kopf learns its kinds when it starts: where prometheus-operator is installed later, we start anew."""
+        while True:
+            await asyncio.sleep(SERVED_SECONDS)
+            try:
+                new = await self.served() - watched
+            except KubeError as error:
+                LOG.warning("%s", error)
+                continue
+            if new:
+                LOG.warning("%s can be watched now: starting anew", ", ".join(sorted(kind.kind for kind in new)))
+                return
+
+    async def _inform(self, served: frozenset[api.Kind], stop: asyncio.Event) -> None:
         """kopf, for ever. It puts its own handlers on the signals when it starts; ours come back once it runs."""
-        served = await self.served()
         children = [kind for kind in api.CHILD_KINDS if kind not in api.OPTIONAL_KINDS or kind in served]
         kinds = [api.TTS_SERVICE, *children, api.POD]
         running = asyncio.Event()

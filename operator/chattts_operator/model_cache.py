@@ -83,8 +83,8 @@ def _progress(job: api.Body, observed: Observed) -> str:
 
 
 def _last_trouble(observed: Observed) -> str:
-    found = sorted((pod for pod in observed.fetching if pod.trouble), key=lambda pod: pod.created)
-    return found[-1].trouble if found else ""
+    found = sorted((pod for pod in observed.fetching if pod.trouble or pod.unschedulable), key=lambda pod: pod.created)
+    return (found[-1].trouble or found[-1].unschedulable) if found else ""
 
 
 def _job_name(observed: Observed) -> str:

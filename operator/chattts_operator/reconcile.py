@@ -73,6 +73,11 @@ class Reconciler:
         except InvalidSpec as error:
             await self._write_status(spec, observed, conditions.Outcome(problems=error.problems))
             return None
+        return await self._carry_out(spec, observed, decision, planned)
+
+    async def _carry_out(
+        self, spec: TTSServiceSpec, observed: Observed, decision: Decision | None, planned: Plan
+    ) -> float | None:
         observed, failure = await self._apply(planned, observed)
         outcome = conditions.Outcome(
             desired=planned.replicas,
@@ -82,7 +87,7 @@ class Reconciler:
             weights=planned.weights,
             drivers=planned.drivers,
             held=held_message(spec, observed) if planned.held else "",
-            failure=str(failure) if failure is not None else self._dropped(key),
+            failure=str(failure) if failure is not None else self._dropped(spec.key),
         )
         withheld = await self._write_status(spec, observed, outcome)
         for note in planned.notes:

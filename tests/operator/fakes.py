@@ -83,7 +83,6 @@ class FakeKube:
         self.writes: list[tuple[str, str, str]] = []  # verb, kind, name; Events and Leases left out
         self.events: list[api.Body] = []
         self.crash_at: int | None = None  # number of the write at which the operator is killed
-        self.crash_after_effect = False
         self.refuse: Callable[[str, api.Kind], KubeError | None] = lambda verb, kind: None
         self.before_write: Callable[[], None] = lambda: None
         self.drop: Callable[[api.Kind, api.Body], None] = lambda kind, body: None  # fields of a feature that is off
@@ -214,13 +213,10 @@ class FakeKube:
         await asyncio.sleep(0)
         self.before_write()
         self._check(verb, kind)
-        doomed = self.crash_at is not None and len(self.writes) == self.crash_at
-        if doomed and not self.crash_after_effect:
+        if self.crash_at is not None and len(self.writes) == self.crash_at:
             raise Crash
         result = copy.deepcopy(effect())
         self.writes.append((verb, kind.kind, body["metadata"]["name"]))
-        if doomed:
-            raise Crash
         return result
 
     def _check(self, verb: str, kind: api.Kind) -> None:

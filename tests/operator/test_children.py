@@ -120,6 +120,10 @@ def test_a_pod_that_cannot_pull_its_image_is_told_while_it_fetches() -> None:
     world.kube.put(api.POD, waiting)
     world.reconcile()
     assert "ImagePullBackOff: no such image" in world.condition("ModelCached")["message"]
+    stuck = "pod has unbound immediate PersistentVolumeClaims"
+    world.kube.put(api.POD, pod("demo-fetch-x", unschedulable=stuck, labels=FETCH_POD))
+    world.reconcile()
+    assert stuck in world.condition("ModelCached")["message"]
     assert "1 of" not in world.condition("CapacityAvailable")["message"]  # it is no server
 
 
