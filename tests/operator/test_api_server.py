@@ -446,7 +446,7 @@ def wait_for(ask: Callable[[], T], good: Callable[[T], bool], seconds: float = 2
         time.sleep(0.05)
 
 
-def wait(done: Callable[[], bool], log: Path, seconds: float = 20) -> None:
+def wait(done: Callable[[], bool], log: Path, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, log.read_text()
