@@ -54,7 +54,7 @@ class Server:
     max_queue_wait_milliseconds: int
     request_timeout_seconds: int
     dtype: str
-    api_keys: tuple[str, str] | None  # Secret and key
+    api_keys_secret: str  # empty: everybody may call
     extra_env: tuple[tuple[str, str], ...]
 
 
@@ -217,14 +217,13 @@ def _image(image: Reader) -> Image:
 def _server(server: Reader) -> Server:
     if server.integer("enginesPerPod", 1, 1, 8) != 1:
         server.problem("enginesPerPod", "must be 1: this server runs one engine per pod; use replicas")
-    keys = server.section("apiKeysSecretRef")
     return Server(
         device=server.text("device", "Auto", ("Auto", "CUDA", "CPU")),
         max_batch_size=server.optional_integer("maxBatchSize", 1, 1024),
         max_queue_wait_milliseconds=server.integer("maxQueueWaitMilliseconds", 3000, 1, 600_000),
         request_timeout_seconds=server.integer("requestTimeoutSeconds", 30, 1, 3600),
         dtype=server.text("dtype", "auto", ("auto", "float32", "float16", "bfloat16", "int8")),
-        api_keys=(keys.text("name"), keys.text("key", "keys")) if keys.text("name") else None,
+        api_keys_secret=server.section("apiKeysSecretRef").text("name"),
         extra_env=tuple((item["name"], item.get("value", "")) for item in server.sequence("extraEnv")),
     )
 

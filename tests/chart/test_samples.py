@@ -100,7 +100,6 @@ def test_every_field_is_in_a_sample_or_said_why_not() -> None:
         "model.path",
         "monitoring.rules",
         "rollout.capacityWaitSeconds",
-        "server.apiKeysSecretRef.key",
         "server.enginesPerPod",
         "server.maxQueueWaitMilliseconds",
         "accelerator.sharedMemory",

@@ -25,6 +25,7 @@ from chattts_operator.resources.service import service, url
 from chattts_operator.resources.storage import claim, fetch_job
 from chattts_operator.rollout import Strategy
 from chattts_operator.spec import OperatorDefaults, TTSServiceSpec, parse
+from chattts_server.config import OPTIONS
 from tests.operator.fakes import tts_service
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -256,3 +257,19 @@ def test_a_claim_grows_and_never_shrinks() -> None:
     live["status"]["phase"] = "Pending"  # the API server refuses every change until it is bound
     assert claim(spec, live)["spec"]["resources"]["requests"]["storage"] == "5Gi"
     assert claim(spec, None)["metadata"]["ownerReferences"] == []  # Retain
+
+
+NOT_YET = {"CHATTTS_API_KEYS", "CHATTTS_VOICES", "CHATTTS_VOICES_CONFIG_MAP"}  # of a server that is on its way
+
+
+def test_the_server_reads_every_variable_that_it_is_given() -> None:
+    """It takes no notice of others: a wrong name would leave the API open, or the voices unseen."""
+    known = {option.key for option in OPTIONS}
+    given = {
+        variable["name"]
+        for name in CASES
+        for variable in deployment(spec_of(name), 1, IMAGE, False)["spec"]["template"]["spec"]["containers"][0]["env"]
+        if variable["name"].startswith("CHATTTS_")
+    }
+    assert given > NOT_YET
+    assert given - NOT_YET <= known

@@ -121,10 +121,10 @@ def _environment(spec: TTSServiceSpec) -> list[tuple[str, str]]:
         ("CHATTTS_SLO_MILLISECONDS", spec.autoscaling.p99_milliseconds),
         ("CHATTTS_SLO_MAX_AUDIO_SECONDS", spec.autoscaling.slo_max_audio_seconds),
         ("CHATTTS_DRAIN_SECONDS", spec.rollout.drain_seconds),
-        ("CHATTTS_API_KEYS_FILE", None if server.api_keys is None else f"{KEYS_MOUNT}/{server.api_keys[1]}"),
-        ("CHATTTS_VOICES_DIR", VOICES_MOUNT if spec.voices.config_map or spec.voices.claim_name else None),
+        ("CHATTTS_API_KEYS", KEYS_MOUNT if server.api_keys_secret else None),
+        ("CHATTTS_VOICES", VOICES_MOUNT if spec.voices.config_map or spec.voices.claim_name else None),
         # Read-only, and the name is what the server tells who wants to add a voice.
-        ("CHATTTS_VOICES_CONFIGMAP", spec.voices.config_map or None),
+        ("CHATTTS_VOICES_CONFIG_MAP", spec.voices.config_map or None),
         ("HOME", "/tmp"),  # the root is read-only and libraries keep caches in their home
     ]
     known = [(name, str(value)) for name, value in values if value is not None]
@@ -162,9 +162,8 @@ def _optional_volumes(spec: TTSServiceSpec) -> list[dict[str, Any]]:
         found.append({"name": "voices", "configMap": {"name": spec.voices.config_map}})
     elif spec.voices.claim_name:
         found.append({"name": "voices", "persistentVolumeClaim": {"claimName": spec.voices.claim_name}})
-    if spec.server.api_keys is not None:
-        secret, key = spec.server.api_keys
-        found.append({"name": "api-keys", "secret": {"secretName": secret, "items": [{"key": key, "path": key}]}})
+    if spec.server.api_keys_secret:
+        found.append({"name": "api-keys", "secret": {"secretName": spec.server.api_keys_secret}})
     return found
 
 
