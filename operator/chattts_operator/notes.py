@@ -18,14 +18,8 @@ TOLD = {  # changes of conditions that are Events: type and status; True: a warn
     (api.MODEL_CACHED, "False"): True,
     (api.CONFLICT, "True"): True,
 }
-USUAL = (
-    "Starting",
-    "Mounted",
-    "ScaledToZero",
-    "WaitingForClaim",
-    "Fetching",
-    "Complete",
-)  # no warning, and not worth an Event
+# The usual way of things: told by the condition alone.
+USUAL = frozenset({"Starting", "Mounted", "ScaledToZero", "WaitingForClaim", "Fetching", "Complete"})
 
 
 @dataclass(frozen=True, slots=True)
