@@ -417,6 +417,7 @@ def test_the_operator_starts_works_and_leaves(plane: ControlPlane, tmp_path: Pat
         "CHATTTS_OPERATOR_HEALTH_PORT": "0",
         "CHATTTS_OPERATOR_METRICS_PORT": "0",
     }
+    plane.request("DELETE", SERVICES)  # those of the other tests would only make it wait
     log = tmp_path / "log"
     with log.open("wb") as output:
         operator = subprocess.Popen(
