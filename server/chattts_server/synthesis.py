@@ -41,7 +41,8 @@ from chattts_server.metrics import Delivery, Metrics
 from chattts_server.text.normalizer import is_readable, normalize
 from chattts_server.text.splitter import predicted_seconds, split
 from chattts_server.text.tokens import PromptTokenizer
-from chattts_server.voices.store import voice_of
+from chattts_server.voices.codec import Speaker
+from chattts_server.voices.store import Voices
 
 STREAM_WINDOW_SAMPLES = 4 * SAMPLE_RATE  # a reader that stalls holds at most this much of us
 # Trained rows end by themselves; this only stops one that does not.
@@ -79,6 +80,7 @@ class Synthesis:
         tokenizer: PromptTokenizer,
         admission: Admission,
         metrics: Metrics,
+        voices: Voices,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -89,20 +91,21 @@ class Synthesis:
         self.draining_since: float | None = None  # monotonic; set by serve.py
         self.drain_begun = asyncio.Event()  # set by serve.py: for those who wait for it
         self._tokenizer = tokenizer
+        self._voices = voices
         self._jitter = jitter
 
     async def speak(self, utterance: Utterance) -> Speech:
         """Returns when the first audio is there; the caller must close the Speech. Raises the errors of errors.py."""
         try:
             hello = self._hello(utterance.connected)
-            voice = voice_of(utterance.voice, hello)  # an unknown voice costs nothing further
-            pieces, dropped = self._pieces(utterance, hello)
+            speaker = self._voices.resolve(utterance.voice, hello)  # an unknown voice costs nothing further
+            pieces, dropped = self._pieces(utterance, speaker, hello)
             ticket = self._admit(utterance, sum(piece.seconds for piece in pieces))
         except InvalidRequest:
             self.metrics.observe(events.Invalid())
             raise
         self.metrics.observe(events.Accepted(dropped))
-        speech = Speech(self, utterance, pieces, voice, ticket, dropped)
+        speech = Speech(self, utterance, pieces, speaker.voice, ticket, dropped)
         try:
             await speech.begin()
         except BaseException as error:
@@ -147,7 +150,7 @@ class Synthesis:
             raise NotReady("the speech engine is not ready", code="not_ready", retry_after=2)
         return hello
 
-    def _pieces(self, utterance: Utterance, hello: Hello) -> tuple[list[Piece], int]:
+    def _pieces(self, utterance: Utterance, speaker: Speaker, hello: Hello) -> tuple[list[Piece], int]:
         spoken = normalize(utterance.text)
         if not is_readable(spoken.text):
             raise InvalidRequest("the text holds nothing that can be read", code="unreadable_text", param="input")
@@ -155,11 +158,13 @@ class Synthesis:
         predicted = [predicted_seconds(text) for text in texts]
         # A limit on the whole is shared among the pieces by their length.
         scale = None if utterance.max_seconds is None else utterance.max_seconds / sum(predicted)
+        reference = None if speaker.transcript is None else normalize(speaker.transcript).text
         pieces: list[Piece] = []
         for text, seconds in zip(texts, predicted, strict=True):
             allowed = None if scale is None else seconds * scale
-            piece = Piece(self._tokenizer.prompt(text), *_cost_and_limits(seconds, allowed, hello))
-            if len(piece.token_ids) > hello.max_tokens:
+            token_ids = self._tokenizer.prompt(text, reference=reference)
+            piece = Piece(token_ids, *_cost_and_limits(seconds, allowed, hello))
+            if len(piece.token_ids) + speaker.prompt_steps > hello.max_tokens:
                 raise InvalidRequest("a sentence of the text is too long", code="text_too_long", param="input")
             pieces.append(piece)
         return pieces, spoken.dropped
