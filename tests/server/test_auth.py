@@ -254,6 +254,18 @@ async def test_a_websocket_without_a_good_key_is_a_401_and_never_opened(socket_u
         assert json.loads(caught.value.response.body)["error"]["code"] in ("missing_api_key", "invalid_api_key")
 
 
+async def test_s6_the_socket_for_speech_wants_a_key_too(serve, secret):
+    async with serve(api_keys=str(secret)) as running:
+        url = f"ws://127.0.0.1:{running.port}/v1/audio/speech/stream"
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            await websockets.connect(url)
+        assert caught.value.response.status_code == 401
+        async with websockets.connect(url, additional_headers=bearer(ANNA)) as socket:
+            assert socket.subprotocol is None
+        async with websockets.connect(url, subprotocols=["realtime", f"openai-insecure-api-key.{ANNA}"]) as socket:
+            assert socket.subprotocol == "realtime"
+
+
 async def test_a_server_that_cannot_answer_a_websocket_closes_it(secret):
     sent = []
 
