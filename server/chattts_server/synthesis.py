@@ -1,4 +1,4 @@
-"""The way of a request: normalise -> split -> tokens -> admit -> engine -> audio. Knows no HTTP and no torch.
+"""The way of a request: normalise -> split -> tokens -> admit -> (text stage) -> engine. Knows no HTTP and no torch.
 
 Everything that can be refused is refused before the first audio; metrics.observe() is called once at the end.
 """
@@ -9,13 +9,17 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+
+import msgspec
 
 from chattts_server import metrics as events
 from chattts_server.admission import Admission, Refusal, Throughput
 from chattts_server.engine.client import EngineClient
 from chattts_server.engine.nouns import (
     SAMPLE_RATE,
+    STEPS_PER_SECOND,
     UNLIMITED_CREDIT,
     Chunk,
     Fail,
@@ -38,15 +42,20 @@ from chattts_server.errors import (
     Overloaded,
 )
 from chattts_server.metrics import Delivery, Metrics
-from chattts_server.text.normalizer import is_readable, normalize
-from chattts_server.text.splitter import predicted_seconds, split
-from chattts_server.text.tokens import PromptTokenizer
+from chattts_server.text.language import Choice
+from chattts_server.text.normalizer import is_readable, normalize, prepare, pronounceable
+from chattts_server.text.splitter import pause_after, predicted_seconds, split
+from chattts_server.text.tokens import PromptTokenizer, Prosody
 from chattts_server.voices.codec import Speaker
 from chattts_server.voices.store import Voices
 
 STREAM_WINDOW_SAMPLES = 4 * SAMPLE_RATE  # a reader that stalls holds at most this much of us
 # Trained rows end by themselves; this only stops one that does not.
 LIMIT_FACTOR, LIMIT_SECONDS = 3.0, 3.0
+INLINE_CHARACTERS = 200  # read at once in 3 ms at worst (docs/text.md); longer texts are read beside the event loop
+# The text stage as ChatTTS samples it, and how many tokens it usually says for one that it reads.
+REFINE_SAMPLING, REFINE_TOKENS, REFINE_GROWTH = Sampling(0.7, 0.7, 20, repetition_penalty=1.0), 384, 1.3
+MAX_PAUSE_SHARE = 0.25  # of `max_seconds`; where pauses would take more, there are none
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,8 @@ class Utterance:
     arrived: float  # monotonic
     connected: float  # monotonic; when its connection was opened
     deadline: float  # monotonic; to the first audio
+    language: Choice = "auto"
+    prosody: Prosody | None = None  # None: no text stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +82,18 @@ class Piece:
     token_ids: list[int]
     seconds: float  # predicted
     limits: Limits
+    pause: float = 0.0  # seconds of silence before the next piece
+    refining: Refining | None = None  # None: spoken as it is
+
+
+@dataclass(frozen=True, slots=True)
+class Refining:
+    """The text stage of a piece: its own row, whose answer is spoken. Filled by Synthesis._pieces."""
+
+    token_ids: list[int]
+    limits: Limits
+    seconds: float  # of audio that its steps could have made
+    reference: str | None  # what the voice's recording says
 
 
 class Synthesis:
@@ -93,14 +116,17 @@ class Synthesis:
         self._tokenizer = tokenizer
         self._voices = voices
         self._jitter = jitter
+        # One thread: Python runs one at a time anyway, and the event loop then waits for one and not for many.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="text")
+        self._reader.submit(prepare)
 
     async def speak(self, utterance: Utterance) -> Speech:
         """Returns when the first audio is there; the caller must close the Speech. Raises the errors of errors.py."""
         try:
             hello = self._hello(utterance.connected)
             speaker = self._voices.resolve(utterance.voice, hello)  # an unknown voice costs nothing further
-            pieces, dropped = self._pieces(utterance, speaker, hello)
-            ticket = self._admit(utterance, sum(piece.seconds for piece in pieces))
+            pieces, dropped = await self._read(utterance, speaker, hello)
+            ticket = self._admit(utterance, sum(piece.seconds + _refining_seconds(piece) for piece in pieces))
         except InvalidRequest:
             self.metrics.observe(events.Invalid())
             raise
@@ -150,24 +176,53 @@ class Synthesis:
             raise NotReady("the speech engine is not ready", code="not_ready", retry_after=2)
         return hello
 
+    async def _read(self, utterance: Utterance, speaker: Speaker, hello: Hello) -> tuple[list[Piece], int]:
+        if len(utterance.text) <= INLINE_CHARACTERS:
+            return self._pieces(utterance, speaker, hello)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, self._pieces, utterance, speaker, hello)
+
     def _pieces(self, utterance: Utterance, speaker: Speaker, hello: Hello) -> tuple[list[Piece], int]:
-        spoken = normalize(utterance.text)
+        """(rows to be, characters left out). Pure but for its caches, so that a thread may run it."""
+        spoken = normalize(utterance.text, utterance.language)
         if not is_readable(spoken.text):
             raise InvalidRequest("the text holds nothing that can be read", code="unreadable_text", param="input")
-        texts = split(spoken.text)
+        texts = split(pronounceable(spoken.text))
         predicted = [predicted_seconds(text) for text in texts]
+        pauses = _pauses(texts, utterance.max_seconds)
         # A limit on the whole is shared among the pieces by their length.
-        scale = None if utterance.max_seconds is None else utterance.max_seconds / sum(predicted)
-        reference = None if speaker.transcript is None else normalize(speaker.transcript).text
+        scale = None if utterance.max_seconds is None else (utterance.max_seconds - sum(pauses)) / sum(predicted)
+        reference = None if speaker.transcript is None else pronounceable(normalize(speaker.transcript).text)
         pieces: list[Piece] = []
-        for text, seconds in zip(texts, predicted, strict=True):
+        for text, seconds, pause in zip(texts, predicted, pauses, strict=True):
             allowed = None if scale is None else seconds * scale
-            token_ids = self._tokenizer.prompt(text, reference=reference)
-            piece = Piece(token_ids, *_cost_and_limits(seconds, allowed, hello))
-            if len(piece.token_ids) + speaker.prompt_steps > hello.max_tokens:
+            cost, limits = _cost_and_limits(seconds, allowed, hello)
+            refining = None
+            if utterance.prosody is not None:
+                refining = self._refining(text, utterance.prosody, reference, speaker.prompt_steps, hello)
+            piece = Piece(self._tokenizer.prompt(text, reference=reference), cost, limits, pause, refining)
+            asked = max(len(piece.token_ids) + speaker.prompt_steps, len(refining.token_ids) if refining else 0)
+            if asked > hello.max_tokens:
                 raise InvalidRequest("a sentence of the text is too long", code="text_too_long", param="input")
             pieces.append(piece)
         return pieces, spoken.dropped
+
+    def _refining(
+        self, text: str, prosody: Prosody, reference: str | None, prompt_steps: int, hello: Hello
+    ) -> Refining:
+        token_ids = self._tokenizer.refine_prompt(text, prosody)
+        expected = round(len(token_ids) * REFINE_GROWTH)
+        longest = REFINE_TOKENS if hello.rows_end else expected  # a random row goes on to its limit
+        room = hello.max_tokens - len(self._tokenizer.prompt("", reference=reference)) - prompt_steps
+        longest = max(1, min(longest, hello.max_steps, room))
+        return Refining(token_ids, Limits(max_steps=longest), min(expected, longest) / STEPS_PER_SECOND, reference)
+
+    def refined(self, token_ids: list[int], reference: str | None) -> list[int]:
+        """The prompt that speaks what the text stage answered."""
+        prompt = self._tokenizer.refined_prompt(token_ids, reference=reference)
+        if prompt is None:
+            raise EngineFailure("the text stage left nothing to be spoken", code="nothing_refined")
+        return prompt
 
     def _admit(self, utterance: Utterance, audio_seconds: float) -> int:
         refusal = self.admission.refusal(self.clock(), utterance.deadline, self._jitter())
@@ -194,7 +249,7 @@ class Speech:
         self._pieces = pieces
         self._voice = voice
         self._ticket: int | None = ticket
-        self._rows: list[RowStream] = []
+        self._starts: list[asyncio.Future[RowStream]] = []  # of the pieces that were begun, in order
         self._first = b""
         self._first_at: float | None = None  # monotonic; None: no audio yet
         self._samples = 0
@@ -220,11 +275,11 @@ class Speech:
     async def begin(self) -> None:
         """Submits what may run now and waits for the first audio, until the deadline."""
         for _ in range(1 if self._utterance.streamed else len(self._pieces)):
-            self._submit_next()
+            self._start_next()
         wait = self._utterance.deadline - self._owner.clock()
         try:
             async with asyncio.timeout(max(0.0, wait)):
-                self._first = await anext(self._rows[0])
+                self._first = await anext(await self._starts[0])
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before there was audio", code="deadline_exceeded") from None
         except StopAsyncIteration:
@@ -234,18 +289,20 @@ class Speech:
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         yield self._counted(self._first)
         self._first = b""
-        index = 0
-        while index < len(self._rows):
-            if len(self._rows) < len(self._pieces) and len(self._rows) == index + 1:
-                self._submit_next()  # the next piece is made while this one is read
-            async for pcm in self._rows[index]:
+        for index, piece in enumerate(self._pieces):
+            if len(self._starts) < len(self._pieces) and len(self._starts) == index + 1:
+                self._start_next()  # the next piece is made while this one is read
+            async for pcm in await self._starts[index]:
                 yield self._counted(pcm)
-            index += 1
+            if piece.pause:
+                yield self._counted(bytes(4 * round(piece.pause * SAMPLE_RATE)))
 
     def close(self, error: BaseException | None = None) -> None:
         """Frees the place, cancels what still runs, and observes once. `error`: why it ended early."""
         if self._ticket is None:
             return
+        for start in self._starts:
+            start.cancel()  # a text stage that still runs
         for row in self._rows:
             row.close()
         self._owner.release(self._ticket)
@@ -274,17 +331,35 @@ class Speech:
             audio_seconds=self.audio_seconds,
         )
 
-    def _submit_next(self) -> None:
-        piece = self._pieces[len(self._rows)]
+    @property
+    def _rows(self) -> list[RowStream]:
+        """Those that were submitted."""
+        done = [start for start in self._starts if start.done() and not start.cancelled()]
+        return [start.result() for start in done if start.exception() is None]
+
+    def _start_next(self) -> None:
+        piece, first = self._pieces[len(self._starts)], not self._starts
+        deadline = self._utterance.deadline if first else None
+        if piece.refining is not None:
+            self._starts.append(asyncio.ensure_future(self._refine(piece, piece.refining, deadline)))
+            return
+        start: asyncio.Future[RowStream] = asyncio.get_running_loop().create_future()
+        start.set_result(self._submit(piece, piece.token_ids, deadline))
+        self._starts.append(start)
+
+    async def _refine(self, piece: Piece, refining: Refining, deadline: float | None) -> RowStream:
+        sampling = msgspec.structs.replace(REFINE_SAMPLING, seed=self._utterance.sampling.seed)
+        refined = await self._owner.engine.refine(refining.token_ids, sampling, refining.limits, deadline)
+        if self._ticket is not None:
+            self._owner.made(self._ticket, refining.seconds)
+        return self._submit(piece, self._owner.refined(refined, refining.reference), deadline)
+
+    def _submit(self, piece: Piece, token_ids: list[int], deadline: float | None) -> RowStream:
         streamed = self._utterance.streamed
-        first = not self._rows
-        self._rows.append(
-            self._owner.engine.submit(
-                piece.token_ids, self._voice, self._utterance.sampling, piece.limits,
-                deadline=self._utterance.deadline if first else None,
-                credit=STREAM_WINDOW_SAMPLES if streamed else UNLIMITED_CREDIT, window=streamed,
-                on_item=self._giving_back(piece.seconds),
-            )
+        return self._owner.engine.submit(
+            token_ids, self._voice, self._utterance.sampling, piece.limits, deadline,
+            credit=STREAM_WINDOW_SAMPLES if streamed else UNLIMITED_CREDIT, window=streamed,
+            on_item=self._giving_back(piece.seconds),
         )  # fmt: skip
 
     def _giving_back(self, held: float) -> Callable[[Item], None]:
@@ -302,6 +377,17 @@ class Speech:
     def _counted(self, pcm: bytes) -> bytes:
         self._samples += len(pcm) // 4
         return pcm
+
+
+def _refining_seconds(piece: Piece) -> float:
+    return 0.0 if piece.refining is None else piece.refining.seconds
+
+
+def _pauses(texts: list[str], max_seconds: float | None) -> list[float]:
+    """Seconds of silence after each piece; none after the last."""
+    pauses = [*(pause_after(text) for text in texts[:-1]), 0.0]
+    fits = max_seconds is None or sum(pauses) <= MAX_PAUSE_SHARE * max_seconds
+    return pauses if fits else [0.0] * len(texts)
 
 
 def _cost_and_limits(predicted: float, allowed: float | None, hello: Hello) -> tuple[float, Limits]:

@@ -4,7 +4,8 @@ Some characters of a text make things happen, so that a test chooses by what it 
 毒 the step raises, 坏 the row is refused as invalid, 亡 the process dies, 停 the step hangs, 失 the device is lost,
 满 there is memory for a step of this row alone only, 乱 a step makes values that are not finite, 空 the first step is
 the end, as often as it is written.
---log gets a line per event.
+A row of the text stage answers with tokens that follow from its seed, and where 哑 is written with [break_0] alone.
+--log gets a line per event, prompts among them.
 """
 
 from __future__ import annotations
@@ -31,13 +32,16 @@ from chattts_server.engine.nouns import (
 )
 from chattts_server.engine.process import Engine, abandon
 from chattts_server.engine.speech_model import DeviceLost, Outcome, Piece
-from chattts_server.engine.vocabulary import bert_entries
+from chattts_server.engine.vocabulary import BERT_ENTRIES, CHATTTS_TOKENS, bert_entries
 from chattts_server.engine.wire import EnginePort
 
 WIDTH = 8
 ENTRIES = bert_entries()
-POISON, INVALID, DIE, HANG, LOST, FULL, NAN, EMPTY = (ENTRIES.index(character) for character in "毒坏亡停失满乱空")
+POISON, INVALID, DIE, HANG, LOST, FULL, NAN, EMPTY, MUTE = (
+    ENTRIES.index(character) for character in "毒坏亡停失满乱空哑"
+)
 NAN_STEP = 30
+BREAK_0 = BERT_ENTRIES + CHATTTS_TOKENS.index("[break_0]")
 
 
 class HummingModel:
@@ -60,6 +64,7 @@ class HummingModel:
 
     def join(self, slot: int, row: Submit, seed: int) -> int:
         self._log(f"join {row.id}")
+        self._log(f"{row.stage} prompt {' '.join(map(str, row.token_ids))}")
         if DIE in row.token_ids:
             os._exit(1)
         self._rows[slot], self._steps[slot], self._seeds[slot] = row, 0, seed
@@ -105,6 +110,8 @@ class HummingModel:
         self._empty[slot] -= 1
 
     def tokens(self, slot: int, steps: int) -> list[int]:
+        if MUTE in self._rows[slot].token_ids:
+            return [BREAK_0] * steps
         return [self._seeds[slot] % 1000 + step for step in range(steps)]
 
     def vocode(self, pieces: Sequence[Piece]) -> list[np.ndarray]:

@@ -21,10 +21,6 @@ def _named_by_id(voice: Any) -> Any:
 
 
 VoiceName = Annotated[str, Field(min_length=1, max_length=MAX_STRING), BeforeValidator(_named_by_id)]
-# In the contract, and not made yet: refused rather than ignored, so that nobody gets other audio than was asked for.
-LATER: dict[str, Any] = {
-    "refine": False, "oral": None, "laugh": None, "pause": None,
-}  # fmt: skip
 
 
 class Common(BaseModel):
@@ -45,15 +41,19 @@ class Common(BaseModel):
         bool | Literal[1024, 2048], Field(description="lower steady noise; the window in samples, true means 1024")
     ] = False
     refine: bool = False
-    oral: int | None = None
-    laugh: int | None = None
-    pause: int | None = None
+    language: Literal["zh", "en", "auto"] = "auto"
+    oral: Annotated[int, Field(ge=0, le=9, description="filler words; needs refine")] | None = None
+    laugh: Annotated[int, Field(ge=0, le=2, description="laughter; needs refine")] | None = None
+    pause: Annotated[int, Field(ge=0, le=7, description="pauses between words; needs refine")] | None = None
 
     @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Common:
-        for name, usual in LATER.items():
-            if getattr(self, name) != usual:
-                raise ValueError(f"{name}: this server can only do {usual!r} yet")
+    def _prosody_needs_refine(self) -> Common:
+        """ChatTTS gives these marks to its text stage alone; the speaking stage has not learnt them."""
+        for name in ("oral", "laugh", "pause"):
+            if getattr(self, name) is not None and not self.refine:
+                raise ValueError(
+                    f"{name}: needs refine, the stage that puts such marks into the text: send refine true"
+                )
         return self
 
     def sound(self, audio_format: AudioFormat) -> Sound:

@@ -19,6 +19,7 @@ from chattts_server.engine.nouns import SAMPLE_RATE, Sampling
 from chattts_server.errors import ClientGone
 from chattts_server.metrics import Delivery
 from chattts_server.synthesis import Speech, Synthesis, Utterance
+from chattts_server.text.tokens import Prosody
 
 router = APIRouter()
 LONG_PCM_BYTES = 10 * SAMPLE_RATE * 4  # ten seconds
@@ -107,6 +108,8 @@ def utterance_of(
         arrived=arrived,
         connected=arrived if transport is None else transport.opened,
         deadline=arrived + timeout,
+        language=body.language,
+        prosody=Prosody(body.oral, body.laugh, body.pause) if body.refine else None,
     )
 
 
