@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -17,7 +17,6 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_CONNECTION_SECONDS = 60.0
 MAX_CONNECTION_REQUESTS = 1000
 REQUEST_ID = "x-request-id"
-TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes"
 
 
 @dataclass(slots=True)
@@ -65,16 +64,19 @@ class RequestFrame:
 class BodyLimit:
     """Refuses a large body before it is parsed, by its announced length or as soon as too much has come."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, larger: Mapping[tuple[str, str], int] | None = None) -> None:
+        """`larger`: bytes by (method, path) of those that may have more."""
         self._app = app
+        self._larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most = self._larger.get((scope["method"], scope["path"]), MAX_BODY_BYTES)
         announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
-            await _refuse(scope, send)
+        if announced.isdecimal() and int(announced) > most:
+            await _refuse(scope, send, most)
             return
         received = 0
 
@@ -82,15 +84,19 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
-                raise HTTPException(413, TOO_LARGE)  # FastAPI lets this kind through, problems.py answers it
+            if received > most:
+                raise HTTPException(413, _too_large(most))  # FastAPI lets this kind through, problems.py answers it
             return message
 
         await self._app(scope, receive_limited, send)
 
 
-async def _refuse(scope: Scope, send: Send) -> None:
-    error = BodyTooLarge(TOO_LARGE, code="body_too_large")
+def _too_large(most: int) -> str:
+    return f"the body is larger than {most} bytes"
+
+
+async def _refuse(scope: Scope, send: Send, most: int) -> None:
+    error = BodyTooLarge(_too_large(most), code="body_too_large")
     body = json.dumps(body_of(error, scope["state"]["request_id"])).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": answer_for(error).status, "headers": headers})
