@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from . import api
+from .autoscaling.schedules import Schedule, ScheduleError, check
 from .quantities import parse_quantity
 from .reader import Reader
 
@@ -109,6 +110,7 @@ class Autoscaling:
     down_percent: int
     fallback_after_seconds: int
     fallback_replicas: int | None  # None: hold
+    schedules: tuple[Schedule, ...]
     hold_until: datetime | None
     hold_by: str
 
@@ -155,6 +157,7 @@ def parse(body: api.Body, operator: OperatorDefaults) -> TTSServiceSpec:
     """Raises InvalidSpec with all problems."""
     problems: list[str] = []
     spec = Reader(body.get("spec") or {}, "spec", problems)
+    autoscaling = _autoscaling(spec.section("autoscaling"), operator)
     parsed = TTSServiceSpec(
         key=api.key_of(body),
         uid=body["metadata"]["uid"],
@@ -168,10 +171,10 @@ def parse(body: api.Body, operator: OperatorDefaults) -> TTSServiceSpec:
         limits=spec.section("resources").mapping("limits"),
         scheduling=_scheduling(spec.section("scheduling")),
         rollout=_rollout(spec.section("rollout")),
-        autoscaling=_autoscaling(spec.section("autoscaling"), operator),
+        autoscaling=autoscaling,
         networking=_networking(spec.section("networking").section("service")),
         monitoring=_monitoring(spec.section("monitoring"), operator),
-        ignored=_ignored(spec),
+        ignored=_ignored(spec, autoscaling),
     )
     _refuse_unprotected(spec)
     _check_across(parsed, problems)
@@ -284,9 +287,29 @@ def _autoscaling(autoscaling: Reader, operator: OperatorDefaults) -> Autoscaling
         down_percent=down.integer("maxPercent", 25, 1, 100),
         fallback_after_seconds=fallback.integer("afterSeconds", 300, 60, 86400),
         fallback_replicas=fallback.optional_integer("replicas", 1, 1000),
+        schedules=_schedules(autoscaling),
         hold_until=hold.time("until"),
         hold_by=hold.text("by"),
     )
+
+
+def _schedules(autoscaling: Reader) -> tuple[Schedule, ...]:
+    found = []
+    for number, item in enumerate(autoscaling.sequence("schedules")):
+        reader = Reader(item, f"{autoscaling.path}.schedules[{number}]", autoscaling.problems)
+        schedule = Schedule(
+            name=reader.text("name"),
+            cron=reader.text("cron"),
+            time_zone=reader.text("timeZone", "UTC"),
+            duration_seconds=reader.integer("durationSeconds", 60, 60, 604_800),
+            min_replicas=reader.integer("minReplicas", 1, 1, 1000),
+        )
+        try:
+            check(schedule)
+            found.append(schedule)
+        except ScheduleError as error:
+            reader.problems.append(f"{reader.path}: {error}")
+    return tuple(found)
 
 
 def _networking(service: Reader) -> Networking:
@@ -306,7 +329,7 @@ def _monitoring(monitoring: Reader, operator: OperatorDefaults) -> Monitoring:
     )
 
 
-def _ignored(spec: Reader) -> tuple[str, ...]:
+def _ignored(spec: Reader, scaling: Autoscaling) -> tuple[str, ...]:
     """Said in an Event and in condition Ready, so that nobody believes that a field works which does not yet."""
     server, autoscaling = spec.section("server"), spec.section("autoscaling")
     disruption, accelerator = spec.section("disruption"), spec.section("accelerator")
@@ -318,7 +341,7 @@ def _ignored(spec: Reader) -> tuple[str, ...]:
         "accelerator.resourceClaimTemplateName": bool(accelerator.text("resourceClaimTemplateName")),
         "accelerator.minDriverVersion": bool(accelerator.text("minDriverVersion")),
         "rollout.capacityWaitSeconds": spec.section("rollout").integer("capacityWaitSeconds", 300, 0, 86400) != 300,
-        "autoscaling.schedules": bool(autoscaling.sequence("schedules")),
+        "autoscaling.schedules": bool(scaling.schedules) and scaling.mode != api.MODE_OPERATOR,
         "autoscaling.idle": autoscaling.section("idle").text("activator", "None") != "None",
         "monitoring.dashboard": spec.section("monitoring").text("dashboard", "Disabled") != "Disabled",
         "disruption.maxUnavailable": disruption.integer("maxUnavailable", 1, 1, 1000) != 1,
@@ -341,6 +364,10 @@ def _check_across(spec: TTSServiceSpec, problems: list[str]) -> None:
     scaling, gpu = spec.autoscaling, spec.accelerator.resource_name
     if scaling.min_replicas > scaling.max_replicas:
         problems.append("spec.autoscaling.minReplicas must not be greater than spec.autoscaling.maxReplicas")
+    for schedule in scaling.schedules:
+        if schedule.min_replicas > scaling.max_replicas:
+            text = "must not be greater than spec.autoscaling.maxReplicas"
+            problems.append(f"spec.autoscaling.schedules {schedule.name!r}: minReplicas {text}")
     if scaling.mode == api.MODE_OPERATOR and spec.monitoring.interval_seconds > 15:
         problems.append("spec.monitoring.intervalSeconds must be at most 15 in autoscaling.mode Operator")
     if gpu and (gpu in spec.limits or gpu in spec.requests):

@@ -216,6 +216,7 @@ def _scaling_active(spec: TTSServiceSpec | None, outcome: Outcome) -> Condition:
 LIMITS = {
     "AtMaxReplicas": "more is wanted than autoscaling.maxReplicas allows",
     "Unschedulable": "no more pods are asked for while some cannot be placed",
+    "Probing": "pods could not be placed a short while ago: they are asked for one at a time",
     "StepLimit": "the step was cut to autoscaling.scaleUp.maxPercent",
 }
 

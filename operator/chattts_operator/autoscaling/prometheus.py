@@ -111,6 +111,7 @@ def metrics_of(key: api.Key, promise: Promise, signals: Mapping[str, Series]) ->
     return Metrics(
         offered=value(rules.OFFERED),
         offered_5m=value(rules.OFFERED_5M),
+        offered_30s=value(rules.OFFERED_30S),
         completed=value(rules.COMPLETED),
         refused=value(rules.REFUSED),
         p99=value(rules.P99),

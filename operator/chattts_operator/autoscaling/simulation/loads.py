@@ -22,10 +22,10 @@ class Load:
     seconds: float
     rate: Rate
 
-    def arrivals(self, rng: random.Random) -> Iterator[float]:
-        """Poisson, exact for a rate that stands still within each second."""
-        for second in range(math.ceil(self.seconds)):
-            rate, at, end = self.rate(second), float(second), min(second + 1.0, self.seconds)
+    def arrivals(self, rng: random.Random, before: int = 0) -> Iterator[float]:
+        """Poisson, exact for a rate that stands still within each second; for `before` seconds at the first rate."""
+        for second in range(-before, math.ceil(self.seconds)):
+            rate, at, end = self.rate(max(0, second)), float(second), min(second + 1.0, self.seconds)
             while rate > 0 and (at := at + rng.expovariate(rate)) < end:
                 yield at
 

@@ -93,12 +93,17 @@ class Tally:
     _all: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     def answered(self, born: float, now: float) -> None:
+        """Second 0 is the begin; what came before is not counted."""
+        if born < 0:
+            return
         is_late = now - born > self.slo
         self.served += 1
         self.late += is_late
         self._count(born, is_late)
 
     def given_up(self, born: float) -> None:
+        if born < 0:
+            return
         self.refused += 1
         self._count(born, True)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..rules import BAD_SHARE, STEP_SECONDS, Promise
 from ..signals import Metrics
@@ -122,19 +122,9 @@ class Prometheus:
         newest = [pod.samples[-1].time for pod in pods if pod.samples]
         if not newest:
             return Metrics()
-        record = self._record
-        return Metrics(
-            record.offered,
-            record.offered_5m,
-            record.completed,
-            record.refused,
-            record.p99,
-            record.bad_ratio,
-            record.breach,
-            record.inflight,
-            now - max(newest),
-            record.reporting,
-        )
+        fresh = rates(pods, now, 30)
+        offered = None if fresh is None else fresh.offered
+        return replace(self._record, age=now - max(newest), offered_30s=offered)
 
     def _bad_ratio(self, minute: Rates) -> float | None:
         judged = minute.buckets[-1] + minute.refused

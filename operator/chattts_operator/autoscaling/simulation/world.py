@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..rules import STEP_SECONDS, Promise
-from ..signals import Fleet, Metrics
+from ..signals import ColdStart, Fleet, Metrics
 from .autoscalers import Autoscaler
 from .curve import Curve
 from .loads import Load
@@ -24,6 +24,7 @@ from .scrape import Prometheus
 MINUTE = 60.0
 KEPT_SECONDS = 330.0  # samples of a pod that has gone still count in the five minutes' rate
 COLD_START_SPREAD = 0.1
+WARM_SECONDS = 330  # before second 0, at the first rate: Prometheus knows the service when the autoscaler begins
 EPOCH = 1_800_000_000.0  # of second 0: decisions know zero as "never"
 
 
@@ -64,13 +65,13 @@ class _World:
         self._ready: list[Pod] = []
         self.desired = setting.replicas
         for _ in range(setting.replicas):
-            self._add_pod(0.0, ready_at=-600.0)
+            self._add_pod(-WARM_SECONDS, ready_at=-WARM_SECONDS)
 
     def run(self) -> Outcome:
         end = self.load.seconds
-        self._every(STEP_SECONDS, lambda now: self._prometheus.evaluate(self._scraped(), now))
-        self._every(self.setting.tick_seconds, self._tick)
-        arrivals = self.load.arrivals(self._arrivals)
+        self._every(STEP_SECONDS, -WARM_SECONDS, lambda now: self._prometheus.evaluate(self._scraped(), now))
+        self._every(self.setting.tick_seconds, 0.0, self._tick)
+        arrivals = self.load.arrivals(self._arrivals, before=WARM_SECONDS)
         coming = next(arrivals, math.inf)
         events = self._events
         while True:
@@ -92,12 +93,12 @@ class _World:
         self._number += 1
         heapq.heappush(self._events, (at, self._number, act))
 
-    def _every(self, seconds: float, act: Callable[[float], None]) -> None:
+    def _every(self, seconds: float, begin: float, act: Callable[[float], None]) -> None:
         def turn(now: float) -> None:
             act(now)
             self._schedule(now + seconds, turn)
 
-        self._schedule(self._chance.uniform(0, seconds), turn)
+        self._schedule(begin + self._chance.uniform(0, seconds), turn)
 
     # --- requests ---
 
@@ -111,7 +112,7 @@ class _World:
             self._refused(request, now, excess)
 
     def _refused(self, request: Request, now: float, excess: float) -> None:
-        self._tally.refusals += 1
+        self._tally.refusals += request.born >= 0
         if request.tries > self.setting.retries:
             self._tally.given_up(request.born)
             return
@@ -162,7 +163,7 @@ class _World:
 
     def _charge(self, pod: Pod, now: float) -> None:
         if pod.scheduled_at is not None:
-            self._tally.replica_seconds += now - pod.scheduled_at
+            self._tally.replica_seconds += now - max(0.0, pod.scheduled_at)
 
     def _remove(self, pod: Pod, now: float) -> None:
         """Takes no more requests, ends those it has, and is gone."""
@@ -202,8 +203,8 @@ class _World:
         ready_at = {pod.number: pod.ready_at or 0.0 for pod in ready}
         newest = max(ready, key=lambda pod: ready_at[pod.number], default=None)
         cold_start = None
-        if newest is not None and newest.scheduled_at is not None and ready_at[newest.number] > 0:
-            cold_start = (str(newest.number), ready_at[newest.number] - newest.scheduled_at)
+        if newest is not None and newest.scheduled_at is not None and newest.created >= 0:
+            cold_start = (str(newest.number), ColdStart(ready_at[newest.number] - newest.scheduled_at))
         return Fleet(
             committed=self.desired,
             ready=len(ready),
