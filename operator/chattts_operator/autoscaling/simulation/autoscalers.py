@@ -10,11 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ...config import DEFAULT_SCALING_INTERVAL_SECONDS
 from ...spec import Autoscaling
 from ..policy import decide
 from ..signals import Decision, Fleet, Metrics, Signals, State
 
 TOLERANCE = 0.1  # of the Kubernetes HPA
+HPA_INTERVAL_SECONDS = 15.0
 HPA_STABILIZATION_SECONDS = 300.0
 HPA_PERIOD_SECONDS = 15.0
 HPA_PODS = 4
@@ -24,6 +26,10 @@ HPA_PERCENT = 100
 class Autoscaler(Protocol):
     @property
     def name(self) -> str: ...
+    @property
+    def interval(self) -> float:
+        """Seconds between two decisions."""
+
     def decide(self, metrics: Metrics, fleet: Fleet, now: float) -> tuple[int, str]:
         """Replicas and why."""
 
@@ -32,6 +38,7 @@ class Autoscaler(Protocol):
 class Ours:
     spec: Autoscaling
     name: str = "Operator"
+    interval: float = DEFAULT_SCALING_INTERVAL_SECONDS
     state: State = field(default_factory=State)
     told: Callable[[Decision, float], None] = lambda _decision, _now: None
 
@@ -48,6 +55,7 @@ class Recipe:
 
     spec: Autoscaling
     name: str = "rule alone"
+    interval: float = HPA_INTERVAL_SECONDS
     _over: float | None = None
     _under: float | None = None
 
@@ -83,6 +91,7 @@ class Hpa:
     p99: float | None = None
     qps: float | None = None
     null_is_zero: bool = False
+    interval: float = HPA_INTERVAL_SECONDS
     _wanted: list[tuple[float, int]] = field(default_factory=list)
     _added: list[tuple[float, int]] = field(default_factory=list)
 

@@ -41,7 +41,6 @@ class Setting:
     slowness: Callable[[float], float] = lambda _: 1.0  # of all pods, by time
     retries: int = 0  # of a client that was refused, after Retry-After
     scrape_seconds: float = 15.0
-    tick_seconds: float = 15.0
     seed: int = 1
     price: float | None = None  # of a replica-hour
 
@@ -70,7 +69,7 @@ class _World:
     def run(self) -> Outcome:
         end = self.load.seconds
         self._every(STEP_SECONDS, -WARM_SECONDS, lambda now: self._prometheus.evaluate(self._scraped(), now))
-        self._every(self.setting.tick_seconds, 0.0, self._tick)
+        self._every(self.autoscaler.interval, 0.0, self._tick)
         arrivals = self.load.arrivals(self._arrivals, before=WARM_SECONDS)
         coming = next(arrivals, math.inf)
         events = self._events
