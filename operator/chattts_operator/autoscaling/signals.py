@@ -13,7 +13,6 @@ class Metrics:
 
     offered: float | None = None  # asked for, refused included, over 1 minute
     offered_5m: float | None = None
-    offered_30s: float | None = None  # the newest; asked directly, while records are up to a rule interval old
     completed: float | None = None
     refused: float | None = None
     p99: float | None = None  # also None while nothing is asked for
@@ -22,6 +21,7 @@ class Metrics:
     inflight: float | None = None
     age: float | None = None  # of the newest sample
     reporting: int | None = None  # pods that are scraped
+    offered_30s: float | None = None  # the newest; asked directly, while records are up to a rule interval old
 
 
 @dataclass(frozen=True, slots=True)
