@@ -19,7 +19,6 @@ FIELDS = (  # of status.autoscaling that a decision fills
     "learnedQpsPerReplica",
     "coldStartSeconds",
     "coldStart",
-    "unschedulableTime",
     "jumpTime",
     "holdUntil",
     "ineffectiveSteps",
@@ -45,7 +44,6 @@ def state_of(status: Mapping[str, Any]) -> State:
         learned_qps=_number(status.get("learnedQpsPerReplica")),
         cold_start=_cold_start_of(status),
         cold_start_pod=str((status.get("coldStart") or {}).get("pod") or ""),
-        unschedulable_time=_seconds(status.get("unschedulableTime")),
         jump_time=_seconds(status.get("jumpTime")),
         hold_until=_seconds(status.get("holdUntil")),
         ineffective_steps=_whole(status.get("ineffectiveSteps")),
@@ -71,7 +69,6 @@ def status_of(decision: Decision) -> dict[str, Any]:
         "message": decision.message,
         "learnedQpsPerReplica": None if state.learned_qps is None else f"{state.learned_qps:.3g}",
         **_cold_start(state),
-        "unschedulableTime": _text(state.unschedulable_time // 60 * 60),  # a write a minute is enough
         "jumpTime": _text(state.jump_time),
         "holdUntil": _text(state.hold_until),
         "ineffectiveSteps": state.ineffective_steps or None,

@@ -36,6 +36,8 @@ def decide(spec: Autoscaling, signals: Signals, state: State, now: float) -> Dec
     if not metrics.breach and is_settled(spec, fleet, state, now):
         state = learned_from_calm(spec, metrics, fleet, state)
     demand = feed_forward(spec, metrics, capacity_of(spec, state), state, now)
+    if 0 < step.replicas < demand.replicas:  # the breach has just taught what one replica carries
+        step = replace(step, replicas=demand.replicas, message=f"{step.message}; {demand.message}")
     wanted = max((step, demand, _scheduled(spec, now), _floor(spec, state, now)), key=lambda item: item.replicas)
     target = spec.clamp(wanted.replicas)
     state = replace(state, window=state.window.add(now, target, spec.stabilization_seconds))

@@ -70,7 +70,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What decide remembers from one tick to the next. All but `window` and `missing_since` survive in status."""
+    """What decide remembers from one tick to the next. What lives in memory only says so; the rest survives in status."""
 
     learned_qps: float | None = None  # requests per second that one replica carries within the promise
     jump_time: float = 0.0  # when the load was last seen to jump
@@ -81,14 +81,14 @@ class State:
     p99_at_last_step: float | None = None
     refused_at_last_step: float | None = None  # share of what was asked for
     completed_at_last_step: float | None = None
-    unschedulable_time: float = 0.0  # when pods last could not be placed
+    unschedulable_time: float = 0.0  # when pods last could not be placed; in memory: it moves with every tick
     floor: int = 0  # what the last breach asked for
     floor_time: float = 0.0
     last_scale_time: float = 0.0
     last_change: Change | None = None
     history: tuple[Change, ...] = ()  # newest first, ten at most
-    window: Window = field(default_factory=Window)
-    missing_since: float | None = None
+    window: Window = field(default_factory=Window)  # in memory: a restart only delays scale-in
+    missing_since: float | None = None  # in memory
 
 
 @dataclass(frozen=True, slots=True)
