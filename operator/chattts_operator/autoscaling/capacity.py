@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ..spec import Autoscaling
 from .signals import Fleet, Metrics, State
 
-SATURATED_SHARE = 0.75  # of what a pod that refuses finishes: that is its limit, and the promise breaks before it
+SATURATED_SHARE = 0.7  # of what a pod that refuses finishes: that is its limit, and the promise breaks before it
 LATE_SHARE = 0.9  # of what a pod finishes that is late without refusing
 CALM_SHARE = 0.8  # of the target: p99 above it forbids scale-in
 KEEP_SHARE = 0.9  # of the capacity that the remaining pods may be loaded with after a scale-in

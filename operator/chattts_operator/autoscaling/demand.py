@@ -12,6 +12,8 @@ from .signals import Metrics, State
 
 NEWEST_SECONDS = 15.0  # a window of 30 s holds two scrapes, which are one interval
 CATCH_UP = 1.25  # while requests are refused: full queues have to be worked off beside the load
+STEADY_SHARE = 0.05
+STEADY_SIGMAS = 4.0
 MOST_GROWTH = 1.5  # times the load of now
 JUMP_RATIO = 1.25
 JUMP_SIGMAS = 4.0
@@ -56,8 +58,18 @@ def expected_load(metrics: Metrics, state: State, now: float) -> tuple[float, st
         return newest, seen
     if now - state.jump_time < JUMP_SECONDS or metrics.offered_5m is None:
         return offered, ""
+    if is_steady(metrics):
+        return metrics.offered_5m, ""
     growth = max(0.0, (offered - metrics.offered_5m) / 120)  # a second; the windows' middles lie 120 s apart
     return min(MOST_GROWTH * offered, offered + growth * look_ahead(state)), ""
+
+
+def is_steady(metrics: Metrics) -> bool:
+    """The last minute differs from the last five by no more than chance: then the five say it better."""
+    offered, before = metrics.offered, metrics.offered_5m
+    if offered is None or before is None:
+        return False
+    return abs(offered - before) <= max(STEADY_SHARE * offered, STEADY_SIGMAS * math.sqrt(offered / 60))
 
 
 def has_jumped(metrics: Metrics) -> bool:

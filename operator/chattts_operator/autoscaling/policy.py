@@ -40,7 +40,8 @@ def decide(spec: Autoscaling, signals: Signals, state: State, now: float) -> Dec
         step = replace(step, replicas=demand.replicas, message=f"{step.message}; {demand.message}")
     wanted = max((step, demand, _scheduled(spec, now), _floor(spec, state, now)), key=lambda item: item.replicas)
     target = spec.clamp(wanted.replicas)
-    state = replace(state, window=state.window.add(now, target, spec.stabilization_seconds))
+    kept = max(target, min(fleet.committed, needed(spec, metrics, fleet, state)))
+    state = replace(state, window=state.window.add(now, kept, spec.stabilization_seconds))
     if target > fleet.committed:
         decision = _up(spec, target, wanted, fleet, state, now)
     elif target < fleet.committed:

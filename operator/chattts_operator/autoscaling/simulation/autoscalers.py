@@ -156,4 +156,4 @@ def hpa_on_qps(spec: Autoscaling, qps: float) -> Autoscaler:
 
 def keda(spec: Autoscaling, qps: float) -> Autoscaler:
     """A ScaledObject with two Prometheus triggers, QPS and p99: KEDA hands both to an HPA."""
-    return Hpa(spec, "KEDA", p99=spec.p99_milliseconds / 1000, qps=qps, null_is_zero=True)
+    return Hpa(spec, "KEDA on both", p99=spec.p99_milliseconds / 1000, qps=qps, null_is_zero=True)
