@@ -36,7 +36,7 @@ def feed_forward(
     wanted, message = 0, f"{offered:.2g} rps"
     if capacity is not None:
         expected, why = expected_load(metrics, state, now)
-        if metrics.refused and not capacity.learned:  # what was learned leaves room for that
+        if metrics.refused:
             expected, why = CATCH_UP * expected, f"{why} and {CATCH_UP - 1:.0%} for the queues"
         wanted = math.ceil(expected / capacity.qps - 1e-9)
         message = f"{offered:.2g} rps, {expected:.2g} rps expected{why}, {capacity}"

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 
 from ..spec import Autoscaling
 from . import cold_start
-from .capacity import CALM_SHARE, capacity_of, learned_from_calm, needed
+from .capacity import CALM_SHARE, KEEP_SHARE, capacity_of, learned_from_calm, needed
 from .demand import Demand, feed_forward, with_jump
 from .schedules import floor_at
 from .signals import Change, Decision, Fleet, Metrics, Signals, State
@@ -157,10 +157,8 @@ def _down(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State, now: 
         reason, message = refusal
         return _decision(fleet, fleet.committed, reason, message, state)
     step = max(1, math.floor(fleet.committed * spec.down_percent / 100))
-    desired = max(state.window.maximum(), fleet.committed - step, needed(spec, metrics, fleet, state))
+    desired = max(state.window.maximum(), fleet.committed - step)
     message = f"{metrics.offered or 0:.2g} rps; fewer were enough for {spec.stabilization_seconds} s"
-    if desired >= fleet.committed:
-        return _decision(fleet, fleet.committed, "LoadNeedsReplicas", message, state)
     return _decision(fleet, desired, "ScaleIn", message, state)
 
 
@@ -170,6 +168,9 @@ def _why_not_down(
     seconds = spec.stabilization_seconds
     if fleet.rolling_out:
         return "RolloutInProgress", "no scale-in during a rollout"
+    least = needed(spec, metrics, fleet, state)
+    if least >= fleet.committed:
+        return "LoadNeedsReplicas", _load_message(spec, metrics, state, least)
     if not state.window.covers(now, seconds) or state.window.maximum() >= fleet.committed:
         return "ScaleDownStabilized", f"fewer must be enough for {seconds} s"
     if now - state.last_scale_time < spec.period_seconds and not is_undone(fleet, state, now):
@@ -181,6 +182,13 @@ def _why_not_down(
     if metrics.p99 > CALM_SHARE * spec.p99_milliseconds / 1000:
         return "LatencyNotCalm", f"p99 is above {CALM_SHARE:.0%} of the target"
     return None
+
+
+def _load_message(spec: Autoscaling, metrics: Metrics, state: State, least: int) -> str:
+    capacity = capacity_of(spec, state)
+    if capacity is None:
+        return f"p99 {metrics.p99 or 0:.2g} s: with fewer it is expected over {CALM_SHARE:.0%} of the target"
+    return f"{metrics.offered or 0:.2g} rps need {least}, at {KEEP_SHARE:.0%} of {capacity}"
 
 
 def _stay(spec: Autoscaling, wanted: Demand, fleet: Fleet, state: State) -> Decision:

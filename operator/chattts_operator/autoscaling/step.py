@@ -42,6 +42,8 @@ def lateness(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State, no
         why = f"a step follows when it lasts {spec.sustained_seconds} s"
     elif fleet.rolling_out:
         why = "a rollout is under way"
+    elif fleet.unschedulable:
+        why = f"{fleet.unschedulable} pods of the last step cannot be placed"
     elif fleet.pending:
         why = f"{fleet.pending} pods of the last step are on their way"
     elif is_compute_bound(metrics, fleet):
