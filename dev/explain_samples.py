@@ -70,10 +70,13 @@ def situations() -> tuple[Situation, ...]:
             fleet(4, ready=2, ready_a_minute=2),
             replace(known, hold_until=NOW + 40),
         ),
+        Situation("The load jumps", replace(CALM, offered=18.0, offered_30s=40.0), fleet(2), known, target),
         Situation(
-            "The load jumps", replace(CALM, offered=18.0, offered_30s=40.0), fleet(2), known, target
+            "Fewer would do, for two minutes so far",
+            replace(CALM, reporting=4),
+            fleet(4),
+            replace(known, window=_window(2, 120)),
         ),
-        Situation("Fewer would do, for two minutes so far", replace(CALM, reporting=4), fleet(4), replace(known, window=_window(2, 120))),
         Situation("Prometheus does not answer", Metrics(), fleet(2), known),
         Situation(
             "There are no more GPUs",

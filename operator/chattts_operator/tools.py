@@ -26,7 +26,11 @@ from .spec import InvalidSpec, OperatorDefaults, parse
 
 EXIT_USAGE = 2
 EXIT_UNKNOWN = 1
-DEFAULT_TEXTS = ("今天天气很好，我们去公园走走吧。", "The quick brown fox jumps over the lazy dog.", "你好，欢迎使用语音合成。")
+DEFAULT_TEXTS = (
+    "今天天气很好，我们去公园走走吧。",
+    "The quick brown fox jumps over the lazy dog.",
+    "你好，欢迎使用语音合成。",
+)
 
 
 class ToolError(Exception):

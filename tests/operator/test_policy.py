@@ -550,7 +550,10 @@ def test_what_status_keeps_decides_the_same_or_later(
 
 
 def test_status_of_a_state_reads_back() -> None:
-    decision = one(seen=metrics(28.0, completed=20.0, refused=7.0, **BREACH), pods=fleet(1, cold_start=("p", ColdStart(30.2, 10.0, 3.0))))
+    decision = one(
+        seen=metrics(28.0, completed=20.0, refused=7.0, **BREACH),
+        pods=fleet(1, cold_start=("p", ColdStart(30.2, 10.0, 3.0))),
+    )
     kept = memory.state_of(memory.status_of(decision))
     state = decision.state
     assert kept.learned_qps == state.learned_qps

@@ -33,7 +33,9 @@ def policy(**autoscaling: Any) -> Autoscaling:
 
 def changes(outcome: Outcome, after: float = 0.0) -> list[tuple[float, int, int]]:
     pairs = zip(outcome.timeline, outcome.timeline[1:], strict=False)
-    return [(two.time, one.desired, two.desired) for one, two in pairs if one.desired != two.desired and two.time > after]
+    return [
+        (two.time, one.desired, two.desired) for one, two in pairs if one.desired != two.desired and two.time > after
+    ]
 
 
 # --- the committed step ---
@@ -170,7 +172,7 @@ def answers_of(metrics: Metrics) -> Answers:
 
 
 def all_of(status: int, body: bytes) -> Callable[[Answers], Answers]:
-    return lambda answers: {name: (status, body) for name in answers}
+    return lambda answers: dict.fromkeys(answers, (status, body))
 
 
 def one_of(name: str, value: float | str | None) -> Callable[[Answers], Answers]:

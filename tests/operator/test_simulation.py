@@ -368,9 +368,7 @@ def test_what_cannot_be_simulated_says_why(
 
 
 @settings(max_examples=15, deadline=None)
-@given(
-    st.floats(0.0, 40.0), st.floats(0.0, 80.0), st.integers(0, 3), st.sampled_from([None, 2]), st.integers(1, 1000)
-)
+@given(st.floats(0.0, 40.0), st.floats(0.0, 80.0), st.integers(0, 3), st.sampled_from([None, 2]), st.integers(1, 1000))
 def test_every_request_ends_once(low: float, high: float, retries: int, gpus: int | None, seed: int) -> None:
     load = loads.step(low, high, 300)
     setting = Setting(retries=retries, gpus=gpus, seed=seed)

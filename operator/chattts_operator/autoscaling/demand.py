@@ -28,9 +28,7 @@ class Demand:
     message: str
 
 
-def feed_forward(
-    spec: Autoscaling, metrics: Metrics, capacity: Capacity | None, state: State, now: float
-) -> Demand:
+def feed_forward(spec: Autoscaling, metrics: Metrics, capacity: Capacity | None, state: State, now: float) -> Demand:
     """Replicas for the load to come; 0 where nobody knows what one replica carries."""
     offered = metrics.offered or 0.0
     wanted, message = 0, f"{offered:.2g} rps"

@@ -21,14 +21,20 @@ REASONS: Mapping[str, tuple[str, str]] = {
         "The promise was broken without a gap for {sustained} s, so replicas were added.",
         "The next step waits until the new pods are Ready and have had {settle} s to show their effect.",
     ),
-    "QPS": ("The load, now or when a new pod would be Ready, needs more replicas.", "Less load, for {stabilization} s."),
+    "QPS": (
+        "The load, now or when a new pod would be Ready, needs more replicas.",
+        "Less load, for {stabilization} s.",
+    ),
     "ScaleIn": ("Fewer replicas were enough for {stabilization} s.", "{up}"),
     "ScaleDownStabilized": ("Fewer replicas seem enough; it waits to be sure.", "{down}"),
     "LatencyNotCalm": ("Fewer replicas would carry the load, but latency is near the promise.", "{down}"),
     "LoadNeedsReplicas": ("One replica fewer could not carry the load with a margin.", "{down}"),
     "BreachFloor": ("Replicas of the last breach are kept for a while.", "{down}"),
     "RolloutInProgress": ("Pods are being replaced: nothing is removed meanwhile.", "The end of the rollout."),
-    "Schedule": ("A schedule asks for this many replicas.", "The end of its time, then {stabilization} s of less need."),
+    "Schedule": (
+        "A schedule asks for this many replicas.",
+        "The end of its time, then {stabilization} s of less need.",
+    ),
     "Held": ("A person holds the number.", "The end of the hold, or removing autoscaling.hold."),
     "OutOfBounds": ("The number was brought between minReplicas and maxReplicas.", "Other bounds."),
     "AtMaxReplicas": ("More is wanted than maxReplicas allows.", "A higher autoscaling.maxReplicas, or less load."),
@@ -60,9 +66,7 @@ def explain(spec: TTSServiceSpec, body: Mapping[str, Any], now: float) -> str:
     return "\n".join(_lines(spec, status, scaling, now)) + "\n"
 
 
-def _lines(
-    spec: TTSServiceSpec, status: Mapping[str, Any], scaling: Mapping[str, Any], now: float
-) -> Iterator[str]:
+def _lines(spec: TTSServiceSpec, status: Mapping[str, Any], scaling: Mapping[str, Any], now: float) -> Iterator[str]:
     desired, ready = status.get("desiredReplicas"), status.get("readyReplicas", 0)
     limits = f"between {spec.autoscaling.min_replicas} and {spec.autoscaling.max_replicas}"
     yield f"{spec.key}: {desired if desired is not None else 'unknown'} replicas wanted, {ready} Ready, {limits}."
@@ -159,4 +163,3 @@ def _queries(spec: TTSServiceSpec) -> Iterator[str]:
     yield f"  asked for:       {rules.OFFERED}{bound}"
     yield f"  the rule itself: {rules.BREACH}{bound}"
     yield f"  without rules:   {rules.bad_ratio(promise, selector)}"
-

@@ -7,7 +7,6 @@ Unknown never scales; replicas are removed only on full and fresh evidence; ever
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import fields, replace
 
 from ..spec import Autoscaling

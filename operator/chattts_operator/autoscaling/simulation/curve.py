@@ -27,7 +27,9 @@ class Curve:
 
     def __post_init__(self) -> None:
         if self.t0 < 0 or self.t1 < 0 or self.t0 + self.t1 <= 0 or self.batch < 1:
-            raise CurveError(f"t0 {self.t0:g} s, t1 {self.t1:g} s, batch {self.batch}: no time may be negative or all 0")
+            raise CurveError(
+                f"t0 {self.t0:g} s, t1 {self.t1:g} s, batch {self.batch}: no time may be negative or all 0"
+            )
 
     def seconds(self, together: int) -> float:
         return self.t0 + self.t1 * together

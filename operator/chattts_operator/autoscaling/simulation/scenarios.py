@@ -78,7 +78,9 @@ def scenarios() -> tuple[Scenario, ...]:
             loads.constant(20),
             replace(usual, replicas=3, slowness=between(900, 2700, 1.8)),
         ),
-        Scenario("slow compute, 4.2 times, at 2 rps", loads.constant(2), replace(usual, slowness=between(900, 1800, 4.2))),
+        Scenario(
+            "slow compute, 4.2 times, at 2 rps", loads.constant(2), replace(usual, slowness=between(900, 1800, 4.2))
+        ),
     )
 
 

@@ -48,7 +48,12 @@ def rates(pods: Iterable[Pod], now: float, window: float) -> Rates | None:
         start = now - window
 
         def rate(
-            before: int, after: int, first: Sample = first, last: Sample = last, count: int = count, start: float = start
+            before: int,
+            after: int,
+            first: Sample = first,
+            last: Sample = last,
+            count: int = count,
+            start: float = start,
         ) -> float:
             grown = after - before
             if not grown:
