@@ -1,4 +1,4 @@
-"""The table of docs/autoscaling.md, made by simulation, and the bars that the policy must hold; `--check` only compares.
+"""The table of docs/autoscaling.md, made by simulation, and the bars of the policy; `--check` only compares.
 
 A minute or two on two cores: ten situations, six policies, three seeds.
 """

@@ -95,7 +95,9 @@ def _since(condition: Mapping[str, Any]) -> float | None:
 def _started(status: Mapping[str, Any]) -> float | None:
     """Of a container that was started anew the first start is forgotten: then the pull is not told from the start."""
     states = status.get("containerStatuses") or []
-    server = next((item for item in states if item.get("name") == "server" and not item.get("restartCount")), {})
+    server: Mapping[str, Any] = next(
+        (item for item in states if item.get("name") == "server" and not item.get("restartCount")), {}
+    )
     return _time(((server.get("state") or {}).get("running") or {}).get("startedAt"))
 
 

@@ -1,4 +1,4 @@
-"""Wiring of the commands for people: what a command needs of the cluster, of Prometheus and of one pod is fetched here."""
+"""Wiring of the commands for people: fetches what they need of the cluster, Prometheus and one pod."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from . import api
 from .autoscaling import calibrate, closed_loop, memory
@@ -110,9 +111,7 @@ def _rising(text: str) -> tuple[int, ...]:
 
 
 async def _service(key: api.Key) -> api.Body:
-    file = kubeconfig(os.environ)
-    if file is not None and not Path(file).exists():
-        raise ToolError(f"there is no {file}: set KUBECONFIG")
+    _check_kubeconfig()
     kube = await Kube.connect(_read_only, lambda _verb, _status: None, os.environ)
     try:
         body = await kube.get(api.TTS_SERVICE, *key)
@@ -121,6 +120,12 @@ async def _service(key: api.Key) -> api.Body:
     if body is None:
         raise ToolError(f"there is no TTSService {key}")
     return body
+
+
+def _check_kubeconfig() -> None:
+    file = kubeconfig(os.environ)
+    if file is not None and not Path(file).exists():
+        raise ToolError(f"there is no {file}: set KUBECONFIG")
 
 
 def _read_only() -> None:
@@ -132,7 +137,7 @@ def _failed(name: str, error: Exception) -> int:
     return EXIT_USAGE if isinstance(error, ToolError) else EXIT_UNKNOWN
 
 
-COMMANDS: Mapping[str, Callable[[argparse.Namespace], Awaitable[int]]] = {
+COMMANDS: Mapping[str, Callable[[argparse.Namespace], Coroutine[Any, Any, int]]] = {
     "simulate": _simulate,
     "explain": _explain,
     "calibrate": _calibrate,

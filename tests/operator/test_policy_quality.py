@@ -64,7 +64,7 @@ def test_overload_without_targets_settles(times: float) -> None:
     load = loads.constant(times * SLOTS.capacity, 3600)
     outcome = run(load, Ours(policy()), Setting(curve=SLOTS, replicas=1))
     assert changes(outcome, after=900) == []
-    assert changes(outcome) != []
+    assert outcome.peak > 1
     settled = loads.constant(times * SLOTS.capacity, 900)
     calm = run(settled, Ours(policy()), Setting(curve=SLOTS, replicas=outcome.timeline[-1].desired))
     assert calm.refusals == 0

@@ -1,4 +1,4 @@
-"""Floors for known peaks and the hold: when they hold, over changes of the clocks too, and what decide makes of them."""
+"""Floors for known peaks and the hold: when they hold, over changes of the clocks too, and what decide does."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, replace
 
 from ..spec import Autoscaling
+from .load import present
 from .signals import Fleet, Metrics, State
 
 SATURATED_SHARE = 0.7  # of what a pod that refuses finishes: that is its limit, and the promise breaks before it
@@ -69,7 +70,7 @@ def learned_from_calm(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: 
 
 def needed(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State) -> int:
     """Fewest replicas that keep a margin. Without a known capacity, latency is taken to grow with load per pod."""
-    offered = metrics.offered or 0.0
+    offered = present(metrics)
     capacity = capacity_of(spec, state)
     if capacity is not None:
         return math.ceil(offered / (KEEP_SHARE * capacity.qps) - 1e-9)

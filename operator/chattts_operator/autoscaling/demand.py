@@ -8,15 +8,11 @@ from dataclasses import dataclass, replace
 from ..spec import Autoscaling
 from .capacity import Capacity
 from .cold_start import look_ahead
+from .load import has_jumped, is_steady, present
 from .signals import Metrics, State
 
-NEWEST_SECONDS = 15.0  # a window of 30 s holds two scrapes, which are one interval
 CATCH_UP = 1.25  # while requests are refused: full queues have to be worked off beside the load
-STEADY_SHARE = 0.05
-STEADY_SIGMAS = 4.0
 MOST_GROWTH = 1.5  # times the load of now
-JUMP_RATIO = 1.25
-JUMP_SIGMAS = 4.0
 JUMP_SHOWS_TIMES = 3.0  # the first scrapes that see a jump show on average a third of it
 JUMP_SECONDS = 300.0  # for which the longest window still mixes the load before a jump with that after it
 
@@ -57,26 +53,9 @@ def expected_load(metrics: Metrics, state: State, now: float) -> tuple[float, st
     if now - state.jump_time < JUMP_SECONDS or metrics.offered_5m is None:
         return offered, ""
     if is_steady(metrics):
-        return metrics.offered_5m, ""
+        return present(metrics), ""
     growth = max(0.0, (offered - metrics.offered_5m) / 120)  # a second; the windows' middles lie 120 s apart
     return min(MOST_GROWTH * offered, offered + growth * look_ahead(state)), ""
-
-
-def is_steady(metrics: Metrics) -> bool:
-    """The last minute differs from the last five by no more than chance: then the five say it better."""
-    offered, before = metrics.offered, metrics.offered_5m
-    if offered is None or before is None:
-        return False
-    return abs(offered - before) <= max(STEADY_SHARE * offered, STEADY_SIGMAS * math.sqrt(offered / 60))
-
-
-def has_jumped(metrics: Metrics) -> bool:
-    """The newest scrapes show far more than the last minute, and more than chance does."""
-    offered, newest = metrics.offered, metrics.offered_30s
-    if offered is None or newest is None:
-        return False
-    chance = JUMP_SIGMAS * math.sqrt(max(offered, 1.0) / NEWEST_SECONDS)
-    return newest > JUMP_RATIO * offered and newest - offered > chance
 
 
 def with_jump(metrics: Metrics, state: State, now: float) -> State:

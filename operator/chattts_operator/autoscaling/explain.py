@@ -121,7 +121,7 @@ def _values(spec: Autoscaling, state: State) -> dict[str, Any]:
 def _known(spec: Autoscaling, state: State, now: float) -> Iterator[str]:
     capacity = capacity_of(spec, state)
     if capacity is None:
-        yield "One replica carries: not known; it is learned at the first breach (or set it: chattts-operator calibrate)."
+        yield "One replica carries: not known; the first breach teaches it (or set it: chattts-operator calibrate)."
     else:
         source = "learned from breaches and calm" if capacity.learned else "autoscaling.targets.qpsPerReplica"
         yield f"One replica carries: {capacity.qps:.2g} requests/s ({source})."

@@ -13,6 +13,7 @@ from ..spec import Autoscaling
 from . import cold_start
 from .capacity import CALM_SHARE, KEEP_SHARE, capacity_of, learned_from_calm, needed
 from .demand import Demand, feed_forward, with_jump
+from .load import present
 from .schedules import floor_at
 from .signals import Change, Decision, Fleet, Metrics, Signals, State
 from .step import REPEAT_SECONDS, is_late, is_settled, is_undone, lateness, slo_step
@@ -187,7 +188,7 @@ def _load_message(spec: Autoscaling, metrics: Metrics, state: State, least: int)
     capacity = capacity_of(spec, state)
     if capacity is None:
         return f"p99 {metrics.p99 or 0:.2g} s: with fewer it is expected over {CALM_SHARE:.0%} of the target"
-    return f"{metrics.offered or 0:.2g} rps need {least}, at {KEEP_SHARE:.0%} of {capacity}"
+    return f"{present(metrics):.2g} rps need {least}, at {KEEP_SHARE:.0%} of {capacity}"
 
 
 def _stay(spec: Autoscaling, wanted: Demand, fleet: Fleet, state: State) -> Decision:

@@ -70,7 +70,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What decide remembers from one tick to the next. What lives in memory only says so; the rest survives in status."""
+    """What decide remembers from one tick to the next. What lives in memory says so; the rest is in status."""
 
     learned_qps: float | None = None  # requests per second that one replica carries within the promise
     jump_time: float = 0.0  # when the load was last seen to jump

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 from ...spec import InvalidSpec, OperatorDefaults, TTSServiceSpec, parse
 from ..rules import Promise
 from . import loads
-from .autoscalers import Ours
+from .autoscalers import Autoscaler, Ours
 from .curve import Curve, CurveError, of_engine_report
 from .loads import Load, LoadError
 from .outcome import Outcome
@@ -92,11 +93,11 @@ def simulate(options: argparse.Namespace, given: Given) -> dict[str, list[Outcom
     spec = _spec(options, given)
     load = given.load or _load(options)
     setting = _setting(options, given, spec)
-    wanted = {OURS: lambda: Ours(spec.autoscaling, OURS)}
+    wanted: dict[str, Callable[[], Autoscaler]] = {OURS: lambda: Ours(spec.autoscaling, OURS)}
     if options.compare:
         qps = spec.autoscaling.qps_per_replica or calibrated_qps(setting)
         others = {name: make for name, make in POLICIES.items() if not name.startswith(OURS)}
-        wanted |= {name: (lambda make=make: make(spec.autoscaling, qps)) for name, make in others.items()}
+        wanted |= {name: partial(make, spec.autoscaling, qps) for name, make in others.items()}
     return {
         name: [run(load, make(), replace(setting, seed=seed)) for seed in options.seeds]
         for name, make in wanted.items()

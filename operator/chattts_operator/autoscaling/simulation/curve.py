@@ -1,4 +1,4 @@
-"""How long a pod takes: t0 + t1 * n seconds for n requests at a time. Pure; also fits that line to what was measured."""
+"""How long a pod takes: t0 + t1 * n seconds for n requests at a time. Pure; fits that line to what was measured."""
 
 from __future__ import annotations
 

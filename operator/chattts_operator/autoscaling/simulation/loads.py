@@ -8,6 +8,7 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 Rate = Callable[[float], float]  # requests per second at a second of the run
 
@@ -81,7 +82,7 @@ def stepwise(name: str, points: Sequence[tuple[float, float]], seconds: float | 
     if not points:
         raise LoadError(f"{name}: there is no point")
     times, rates = [time for time, _ in points], [rate for _, rate in points]
-    if any(later <= earlier for earlier, later in zip(times, times[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(times)):
         raise LoadError(f"{name}: the seconds must grow from line to line")
     if any(not math.isfinite(value) or value < 0 for point in points for value in point):
         raise LoadError(f"{name}: seconds and rates must be numbers from 0 on")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 INTERVAL = 15.0  # seconds; requests count where they were first asked for
@@ -114,7 +115,7 @@ class Tally:
 
     def outcome(self, policy: str, load: str, seconds: float, price: float | None) -> Outcome:
         desired = [point.desired for point in self.timeline]
-        moves = [later - earlier for earlier, later in zip(desired, desired[1:], strict=False) if later != earlier]
+        moves = [later - earlier for earlier, later in pairwise(desired) if later != earlier]
         broken = sum(self._bad[interval] > BAD_SHARE * count for interval, count in self._all.items())
         hours = self.replica_seconds / 3600
         return Outcome(
@@ -131,7 +132,7 @@ class Tally:
             peak=max(desired, default=0),
             ups=sum(move > 0 for move in moves),
             downs=sum(move < 0 for move in moves),
-            flaps=sum((one > 0) != (other > 0) for one, other in zip(moves, moves[1:], strict=False)),
+            flaps=sum((one > 0) != (other > 0) for one, other in pairwise(moves)),
             timeline=tuple(self.timeline),
         )
 

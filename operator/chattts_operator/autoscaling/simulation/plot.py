@@ -1,4 +1,4 @@
-"""Replicas, load and p99 over time as a picture. The only place that knows matplotlib, which operators need not have."""
+"""Replicas, load and p99 over time as a picture. The only place that knows matplotlib, which is optional."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The situations that policies are compared in, and the table of docs/autoscaling.md made from them. Pure and seeded."""
+"""The situations that policies are compared in, and the comparison itself. Pure and seeded."""
 
 from __future__ import annotations
 
