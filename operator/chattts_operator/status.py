@@ -217,6 +217,7 @@ LIMITS = {
     "AtMaxReplicas": "more is wanted than autoscaling.maxReplicas allows",
     "Unschedulable": "no more pods are asked for while some cannot be placed",
     "Probing": "pods could not be placed a short while ago: they are asked for one at a time",
+    "ComputeBound": "requests are late though each is alone in its pod: more pods would be as slow",
     "StepLimit": "the step was cut to autoscaling.scaleUp.maxPercent",
 }
 

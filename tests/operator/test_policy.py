@@ -203,6 +203,48 @@ def test_a_step_that_did_not_help_doubles_the_hold() -> None:
     assert state.ineffective_steps == 4
 
 
+def test_slow_alone_is_no_reason_for_more_pods() -> None:
+    """Three pods with two requests among them; beside it the same with requests that wait for each other."""
+    slow = metrics(2.0, breach=True, bad_ratio=0.9, p99=3.0, inflight=2.0)
+    alone = one(policy(maxReplicas=20), slow, fleet(3))
+    assert (alone.desired, alone.reason, alone.limited) == (3, "ComputeBound", "ComputeBound")
+    assert "slow alone" in alone.message
+    assert one(policy(maxReplicas=20), replace(slow, inflight=9.0), fleet(3)).desired > 3
+    assert one(policy(maxReplicas=20), replace(slow, refused=0.5), fleet(3)).desired > 3
+
+
+def test_a_jump_counts_as_the_newest_load_and_at_first_sight_for_more() -> None:
+    spec = policy(targets={"qpsPerReplica": "8"}, maxReplicas=100)
+    seen = metrics(16.0, offered_5m=15.0, offered_30s=40.0)
+    first = one(spec, seen, fleet(20))
+    assert first.state.jump_time == NOW
+    assert one(spec, seen, fleet(6)).desired == math.ceil((16 + 3 * 24) / 8)
+    assert one(spec, seen, fleet(4), State(jump_time=NOW - 15)).desired == 5
+    noise = metrics(16.0, offered_5m=16.0, offered_30s=19.0)
+    assert one(spec, noise, fleet(2)).desired == 2
+
+
+def test_no_trend_for_five_minutes_after_a_jump() -> None:
+    spec = policy(targets={"qpsPerReplica": "5.5"})
+    growing = metrics(11.0, offered_5m=5.0, offered_30s=11.0)
+    assert one(spec, growing, fleet(1), State(jump_time=NOW - 299)).desired == 2
+    assert one(spec, growing, fleet(1), State(jump_time=NOW - 300)).desired == 3
+
+
+def test_a_target_that_is_too_high_is_corrected_by_a_breach_and_by_calm() -> None:
+    spec = policy(targets={"qpsPerReplica": "12"})
+    late = one(spec, metrics(20.0, completed=20.0, **BREACH), fleet(2))
+    assert late.state.learned_qps == 9.0
+    assert late.desired == 3
+    calm = metrics(20.0, completed=20.0, p99=0.7)
+    state = replace(late.state, hold_until=0.0)
+    stays = one(spec, calm, fleet(3), replace(state, window=full_window(wanted=2)))
+    assert (stays.desired, stays.reason) == (3, "WithinTarget")
+    quick = one(spec, replace(calm, p99=0.4), fleet(3), replace(state, window=full_window(wanted=2)))
+    assert quick.desired == 2  # latency says that two would do
+    assert (quick.state.learned_qps or 0) > 9.0
+
+
 def test_no_back_off_while_requests_are_refused() -> None:
     """A bounded queue pins p99: no single step lowers it, and waiting would stick at too few replicas."""
     state, now, committed = State(), NOW, 1

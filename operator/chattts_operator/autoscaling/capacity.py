@@ -56,13 +56,13 @@ def learned_from_calm(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: 
     Latency is taken to grow with the load of a pod. Only as far as the next scale-in needs it: it is then seen.
     """
     learned, offered, completed = state.learned_qps, metrics.offered, metrics.completed
-    if not learned or not offered or not completed or metrics.refused or metrics.p99 is None or fleet.committed < 2:
+    if not learned or not offered or not completed or metrics.refused or metrics.p99 is None:
         return state
     calm = CALM_SHARE * spec.p99_milliseconds / 1000
     if metrics.p99 > calm or fleet.ready < fleet.committed:
         return state
     seen = completed / fleet.ready
-    after_scale_in = offered / (fleet.committed - 1) / KEEP_SHARE
+    after_scale_in = offered / (fleet.committed - 1) / KEEP_SHARE if fleet.committed > 1 else math.inf
     possible = seen * calm / metrics.p99
     risen = max(seen, after_scale_in if after_scale_in <= possible else 0.0)
     return replace(state, learned_qps=risen) if risen > learned else state

@@ -17,6 +17,10 @@ from .signals import Change, State
 REASONS: Mapping[str, tuple[str, str]] = {
     "WithinTarget": ("Everything is within the promise.", "{up}"),
     "OverTarget": ("Requests are late or refused at this moment, and it is not yet time to act.", "{up}"),
+    "ComputeBound": (
+        "Requests are late though each is alone in its pod: more pods would be as slow, so none is added.",
+        "Faster pods, shorter texts or a higher targets.p99Milliseconds; or load, so that requests wait for each other.",
+    ),
     "SLOBreach": (
         "The promise was broken without a gap for {sustained} s, so replicas were added.",
         "The next step waits until the new pods are Ready and have had {settle} s to show their effect.",

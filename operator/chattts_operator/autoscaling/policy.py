@@ -16,7 +16,7 @@ from .demand import Demand, feed_forward, with_jump
 from .load import present
 from .schedules import floor_at
 from .signals import Change, Decision, Fleet, Metrics, Signals, State
-from .step import REPEAT_SECONDS, is_late, is_settled, is_undone, lateness, slo_step
+from .step import REPEAT_SECONDS, is_late, is_settled, is_slow_alone, is_undone, lateness, slo_step
 
 STALE_SECONDS = 60.0
 REPORTING_SHARE = 0.8  # of the pods that are Ready for a minute
@@ -50,6 +50,8 @@ def decide(spec: Autoscaling, signals: Signals, state: State, now: float) -> Dec
         decision = _stay(spec, wanted, fleet, state)
     if decision.desired == fleet.committed and not decision.limited and is_late(metrics):
         decision = replace(decision, reason="OverTarget", message=lateness(spec, metrics, fleet, state, now))
+    if decision.limited == "" and decision.reason == "OverTarget" and is_slow_alone(metrics, fleet):
+        decision = replace(decision, reason="ComputeBound", limited="ComputeBound")
     return replace(_recorded(decision, now), metrics=metrics)
 
 

@@ -32,6 +32,11 @@ def slo_step(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State, no
     return Demand(wanted, "SLOBreach", message), _after(spec, metrics, fleet, state, wanted, now)
 
 
+def is_slow_alone(metrics: Metrics, fleet: Fleet) -> bool:
+    """The promise is broken, and not for want of pods."""
+    return bool(metrics.breach) and not fleet.pending and not fleet.rolling_out and is_compute_bound(metrics, fleet)
+
+
 def is_late(metrics: Metrics) -> bool:
     return metrics.bad_ratio is not None and metrics.bad_ratio > BAD_SHARE
 
