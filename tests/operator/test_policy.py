@@ -237,7 +237,7 @@ def test_a_target_that_is_too_high_is_corrected_by_a_breach_and_by_calm() -> Non
     assert late.state.learned_qps == 9.0
     assert late.desired == 3
     calm = metrics(20.0, completed=20.0, p99=0.7)
-    state = replace(late.state, hold_until=0.0)
+    state = replace(late.state, hold_until=0.0, last_scale_time=0.0)
     stays = one(spec, calm, fleet(3), replace(state, window=full_window(wanted=2)))
     assert (stays.desired, stays.reason) == (3, "WithinTarget")
     quick = one(spec, replace(calm, p99=0.4), fleet(3), replace(state, window=full_window(wanted=2)))
