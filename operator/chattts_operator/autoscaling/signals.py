@@ -101,7 +101,9 @@ class Decision:
     message: str
     state: State
     metrics: Metrics = field(default_factory=Metrics)
-    limited: str = ""  # why desired is not what was wanted: AtMaxReplicas, Unschedulable, Probing, StepLimit, ComputeBound
+    limited: str = (
+        ""  # why desired is not what was wanted: AtMaxReplicas, Unschedulable, Probing, StepLimit, ComputeBound
+    )
 
 
 @dataclass(frozen=True, slots=True)
