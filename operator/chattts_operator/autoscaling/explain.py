@@ -19,7 +19,7 @@ REASONS: Mapping[str, tuple[str, str]] = {
     "OverTarget": ("Requests are late or refused at this moment, and it is not yet time to act.", "{up}"),
     "ComputeBound": (
         "Requests are late though each is alone in its pod: more pods would be as slow, so none is added.",
-        "Faster pods, shorter texts or a higher targets.p99Milliseconds; or load, so that requests wait for each other.",
+        "Faster pods, shorter texts or a higher targets.p99Milliseconds, or load that makes requests wait.",
     ),
     "SLOBreach": (
         "The promise was broken without a gap for {sustained} s, so replicas were added.",
