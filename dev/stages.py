@@ -51,7 +51,8 @@ STAGES = (
     Stage("format", ("all", "lint"), (str(BIN / "ruff"), "format", "--check", "."), 5),
     Stage("layers", ("all", "lint"), (str(BIN / "lint-imports"),), 15),
     Stage("types", ("all", "types"), (str(BIN / "mypy"),), 60),
-    Stage("unit", ("all", "unit"), (*PYTEST, "-n", "2", "--dist", "loadfile", *UNIT, "-m", FAST), 60),
+    Stage("unit", ("all", "unit"), (*PYTEST, "-n", "2", "--dist", "loadfile", *UNIT, "-m", FAST), 120),
+    Stage("policy", ("all",), (sys.executable, "-m", "dev.policy_table", "--check"), 150),
     Stage("packaging", ("all",), (*PYTEST, "tests/packaging"), 30),
     Stage("rules", ("all",), (*PYTEST, "tests/promql"), 15),
     Stage("chart", ("all",), (*PYTEST, "tests/chart"), 30),
@@ -67,6 +68,7 @@ STAGES = (
     Stage("end to end", ("all", "e2e"), (*PYTEST, "-s", "tests/e2e", "-m", "not long"), 900),
     Stage("engine, long", ("long",), (*PYTEST, "-s", "tests/server", "-m", "engine and long"), 700),
     Stage("fuzz, long", ("long",), (*PYTEST, "-s", "tests/fuzz", "-m", "long"), 300),
+    Stage("policy, long", ("long",), (*PYTEST, "-n", "2", "tests/operator", "-m", "long and not cluster"), 300),
     Stage("long", ("long",), (*PYTEST, "-s", "tests/e2e", "-m", "long"), 1800),
 )
 

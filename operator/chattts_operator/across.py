@@ -27,6 +27,10 @@ def _scaling(spec: TTSServiceSpec) -> Iterator[str]:
     scaling = spec.autoscaling
     if scaling.min_replicas > scaling.max_replicas:
         yield "spec.autoscaling.minReplicas must not be greater than spec.autoscaling.maxReplicas"
+    for schedule in scaling.schedules:
+        if schedule.min_replicas > scaling.max_replicas:
+            named = f"spec.autoscaling.schedules {schedule.name!r}: minReplicas"
+            yield f"{named} must not be greater than spec.autoscaling.maxReplicas"
     if scaling.mode == api.MODE_OPERATOR and spec.monitoring.interval_seconds > 15:
         yield "spec.monitoring.intervalSeconds must be at most 15 in autoscaling.mode Operator"
 

@@ -120,7 +120,7 @@ def _progressing(observed: Observed, outcome: Outcome) -> Condition:
 def _trouble(observed: Observed) -> str:
     """Of the newest pod that is in trouble: a pod that came from the newest template, as a rule."""
     found = [pod for pod in observed.pods if pod.trouble and pod.ready_at is None and not pod.leaving]
-    newest = max(found, key=lambda pod: (pod.created, pod.name), default=None)
+    newest = max(found, key=lambda pod: (pod.created_at or 0.0, pod.name), default=None)
     return "" if newest is None else f"pod {newest.name}: {newest.trouble}"
 
 
@@ -155,6 +155,7 @@ def _scaling_active(spec: TTSServiceSpec | None, outcome: Outcome) -> Condition:
 LIMITS = {
     "AtMaxReplicas": "more is wanted than autoscaling.maxReplicas allows",
     "Unschedulable": "no more pods are asked for while some cannot be placed",
+    "Probing": "pods could not be placed a short while ago: they are asked for one at a time",
     "StepLimit": "the step was cut to autoscaling.scaleUp.maxPercent",
 }
 
@@ -170,6 +171,8 @@ def _scaling_limited(outcome: Outcome) -> Condition:
 
 def _scaling_effective(outcome: Outcome) -> Condition:
     state = None if outcome.decision is None else outcome.decision.state
+    if outcome.decision is not None and outcome.decision.reason == "ComputeBound":
+        return Condition(api.SCALING_EFFECTIVE, False, "ComputeBound", outcome.decision.message)
     if state is None or state.p99_at_last_step is None:
         return Condition(api.SCALING_EFFECTIVE, None, "NoStepYet", "no step because of latency was taken")
     if state.ineffective_steps:

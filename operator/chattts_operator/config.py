@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 PREFIX = "CHATTTS_OPERATOR_"
+DEFAULT_SCALING_INTERVAL_SECONDS = 10.0
 
 
 class ConfigError(ValueError):
@@ -33,7 +34,7 @@ class Config:
     namespace: str = "default"  # where the Lease lives
     lease_name: str = "chattts-operator"  # two operators side by side need two
     identity: str = ""  # holder of the Lease; empty: host name
-    scaling_interval_seconds: float = 15.0
+    scaling_interval_seconds: float = DEFAULT_SCALING_INTERVAL_SECONDS
     resync_seconds: float = 600.0
     workers: int = 4
     log_format: str = "json"

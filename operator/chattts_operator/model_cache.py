@@ -83,7 +83,9 @@ def _progress(job: api.Body, observed: Observed) -> str:
 
 
 def _last_trouble(observed: Observed) -> str:
-    found = sorted((pod for pod in observed.fetching if pod.trouble or pod.unschedulable), key=lambda pod: pod.created)
+    found = sorted(
+        (pod for pod in observed.fetching if pod.trouble or pod.unschedulable), key=lambda pod: pod.created_at or 0.0
+    )
     return (found[-1].trouble or found[-1].unschedulable) if found else ""
 
 

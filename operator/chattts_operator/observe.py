@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from . import api
-from .autoscaling.signals import Fleet
+from .autoscaling.signals import ColdStart, Fleet
 from .drivers import Node
 
 REPORTS_AFTER_SECONDS = 60.0  # a pod that is Ready for this long must have been scraped
@@ -31,12 +31,13 @@ class Pod:
     name: str
     uid: str
     leaving: bool
+    created_at: float | None
     scheduled_at: float | None
+    started_at: float | None  # the server's container; None: not running
     ready_at: float | None  # None: not Ready
     first_ready_at: float | None  # as far as this process has seen; a pod that flaps keeps it
     unschedulable: str  # the scheduler's own words, or empty
     unschedulable_since: str
-    created: str = ""
     trouble: str = ""  # why a container waits or ended last: "ImagePullBackOff: ...", "exit code 78: ..."
 
 
@@ -92,12 +93,13 @@ def pod_of(body: api.Body) -> Pod:
         name=metadata["name"],
         uid=metadata["uid"],
         leaving=bool(metadata.get("deletionTimestamp")) or status.get("phase") in ("Succeeded", "Failed"),
+        created_at=_time(metadata.get("creationTimestamp")),
         scheduled_at=_since(scheduled),
+        started_at=_started(status),
         ready_at=_since(ready),
         first_ready_at=_since(ready),
         unschedulable=scheduled.get("message", "no node fits") if stuck else "",
         unschedulable_since=scheduled.get("lastTransitionTime", "") if stuck else "",
-        created=metadata.get("creationTimestamp", ""),
         trouble=_trouble(status),
     )
 
@@ -118,7 +120,28 @@ def _trouble(status: Mapping[str, Any]) -> str:
 def _since(condition: Mapping[str, Any]) -> float | None:
     if condition.get("status") != "True" or not condition.get("lastTransitionTime"):
         return None
-    return datetime.fromisoformat(condition["lastTransitionTime"]).timestamp()
+    return _time(condition["lastTransitionTime"])
+
+
+def _started(status: Mapping[str, Any]) -> float | None:
+    """Of a container that was started anew the first start is forgotten: then the pull is not told from the start."""
+    states = status.get("containerStatuses") or []
+    server: Mapping[str, Any] = next(
+        (item for item in states if item.get("name") == "server" and not item.get("restartCount")), {}
+    )
+    return _time(((server.get("state") or {}).get("running") or {}).get("startedAt"))
+
+
+def _time(text: str | None) -> float | None:
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def _cold_start(pod: Pod, scheduled_at: float, ready_at: float) -> ColdStart:
+    placing = None if pod.created_at is None else max(0.0, scheduled_at - pod.created_at)
+    started_at = pod.started_at
+    if started_at is None or not scheduled_at <= started_at <= ready_at:
+        return ColdStart(ready_at - scheduled_at, placing=placing)
+    return ColdStart(ready_at - started_at, started_at - scheduled_at, placing)
 
 
 def fleet_of(
@@ -131,7 +154,7 @@ def fleet_of(
     newest = max(first, key=lambda item: item[0], default=None)
     cold_start = None
     if newest is not None and newest[1].scheduled_at is not None:
-        cold_start = (newest[1].uid, newest[0] - newest[1].scheduled_at)
+        cold_start = (newest[1].uid, _cold_start(newest[1], newest[1].scheduled_at, newest[0]))
     return Fleet(
         committed=committed_of(deployment),
         ready=len(ready),

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from . import across, api
+from .autoscaling.schedules import Schedule, ScheduleError, check
 from .model_spec import Model, read_model
 from .overlay import problems_of
 from .reader import Reader
@@ -114,6 +115,7 @@ class Autoscaling:
     down_percent: int
     fallback_after_seconds: int
     fallback_replicas: int | None  # None: hold
+    schedules: tuple[Schedule, ...]
     hold_until: datetime | None
     hold_by: str
 
@@ -173,6 +175,7 @@ def parse(body: api.Body, operator: OperatorDefaults) -> TTSServiceSpec:
     """Raises InvalidSpec with all problems."""
     problems: list[str] = []
     spec = Reader(body.get("spec") or {}, "spec", problems)
+    autoscaling = _autoscaling(spec.section("autoscaling"), operator)
     parsed = TTSServiceSpec(
         key=api.key_of(body),
         uid=body["metadata"]["uid"],
@@ -187,12 +190,12 @@ def parse(body: api.Body, operator: OperatorDefaults) -> TTSServiceSpec:
         limits=spec.section("resources").mapping("limits"),
         scheduling=_scheduling(spec.section("scheduling")),
         rollout=_rollout(spec.section("rollout")),
-        autoscaling=_autoscaling(spec.section("autoscaling"), operator),
+        autoscaling=autoscaling,
         networking=_networking(spec.section("networking")),
         monitoring=_monitoring(spec.section("monitoring"), operator),
         disruption=_disruption(spec.section("disruption")),
         overlay=spec.mapping("podTemplateOverlay"),
-        ignored=_ignored(spec),
+        ignored=_ignored(spec, autoscaling),
     )
     problems += problems_of(parsed.overlay, "spec.podTemplateOverlay")
     problems += across.problems_of(parsed, operator.image_registries)
@@ -302,9 +305,29 @@ def _autoscaling(autoscaling: Reader, operator: OperatorDefaults) -> Autoscaling
         down_percent=down.integer("maxPercent", 25, 1, 100),
         fallback_after_seconds=fallback.integer("afterSeconds", 300, 60, 86400),
         fallback_replicas=fallback.optional_integer("replicas", 1, 1000),
+        schedules=_schedules(autoscaling),
         hold_until=hold.time("until"),
         hold_by=hold.text("by"),
     )
+
+
+def _schedules(autoscaling: Reader) -> tuple[Schedule, ...]:
+    found = []
+    for number, item in enumerate(autoscaling.sequence("schedules")):
+        reader = Reader(item, f"{autoscaling.path}.schedules[{number}]", autoscaling.problems)
+        schedule = Schedule(
+            name=reader.text("name"),
+            cron=reader.text("cron"),
+            time_zone=reader.text("timeZone", "UTC"),
+            duration_seconds=reader.integer("durationSeconds", 60, 60, 604_800),
+            min_replicas=reader.integer("minReplicas", 1, 1, 1000),
+        )
+        try:
+            check(schedule)
+            found.append(schedule)
+        except ScheduleError as error:
+            reader.problems.append(f"{reader.path}: {error}")
+    return tuple(found)
 
 
 def _networking(networking: Reader) -> Networking:
@@ -338,11 +361,11 @@ def _disruption(disruption: Reader) -> Disruption:
     return Disruption(disruption.integer("maxUnavailable", 1, 1, 1000), protection == "Always")
 
 
-def _ignored(spec: Reader) -> tuple[str, ...]:
+def _ignored(spec: Reader, scaling: Autoscaling) -> tuple[str, ...]:
     """Said in an Event and in condition Ready, so that nobody believes that a field works which does not yet."""
     autoscaling = spec.section("autoscaling")
     found = {
-        "autoscaling.schedules": bool(autoscaling.sequence("schedules")),
+        "autoscaling.schedules": bool(scaling.schedules) and scaling.mode != api.MODE_OPERATOR,
         "autoscaling.idle": autoscaling.section("idle").text("activator", "None") != "None",
     }
     return tuple(name for name, is_set in found.items() if is_set)

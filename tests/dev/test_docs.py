@@ -13,7 +13,17 @@ LINKED = re.compile(r"\]\((?!http)([^)#]+)\)")
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/api.md", "docs/voices.md", "docs/keys.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/api.md",
+        "docs/voices.md",
+        "docs/keys.md",
+        "docs/autoscaling.md",
+        "docs/operations.md",
+    ],
 )
 def test_every_file_that_a_page_names_exists(page: str) -> None:
     text = (ROOT / page).read_text()

@@ -13,7 +13,7 @@ import kopf
 import pytest
 
 from chattts_operator import api, cli, informers
-from chattts_operator.autoscaling.signals import Decision, State
+from chattts_operator.autoscaling.signals import ColdStart, Decision, State
 from chattts_operator.cache import Cache, Known
 from chattts_operator.compare import difference
 from chattts_operator.config import ConfigError, load
@@ -44,7 +44,7 @@ def test_flag_wins_over_environment_and_empty_is_unset() -> None:
     assert config.prometheus_url == "http://b:9090"
     assert config.watch_namespaces == ("a", "b")
     assert config.monitoring_labels == {"release": "x"}
-    assert config.scaling_interval_seconds == 15
+    assert config.scaling_interval_seconds == 10
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_fleet() -> None:
     now = pod_of(pods[0]).ready_at + 600  # type: ignore[operator]
     seen = fleet_of(deployment, [pod_of(item) for item in pods], now)
     assert (seen.committed, seen.ready, seen.ready_a_minute, seen.unschedulable, seen.pending) == (5, 2, 1, 1, 2)
-    assert seen.cold_start == ("uid-new", 30.0)
+    assert seen.cold_start == ("uid-new", ColdStart(30.0))
     assert seen.last_ready_at == now - 30
     assert seen.rolling_out  # the controller has not seen this generation
 
@@ -227,7 +227,7 @@ def test_a_pod_that_flaps_does_not_look_new() -> None:
     assert fleet_of(deployment, cache.pods_of(KEY), 0.0).ready == 0
     cache.saw(api.POD, pod("a", ready_at="2026-01-01T00:30:00Z", scheduled_at=scheduled), False)
     again = fleet_of(deployment, cache.pods_of(KEY), 0.0)
-    assert (again.ready, again.last_ready_at, again.cold_start) == (1, first.last_ready_at, ("uid-a", 60.0))
+    assert (again.ready, again.last_ready_at, again.cold_start) == (1, first.last_ready_at, ("uid-a", ColdStart(60.0)))
 
 
 def test_a_pod_past_its_deadline_is_not_pending() -> None:

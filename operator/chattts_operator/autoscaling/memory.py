@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from .signals import Change, Decision, State
+from .signals import Change, ColdStart, Decision, State
 
 SHOW_SECONDS = 60.0  # between two writes of changed numbers
 VOLATILE = ("p99", "qps", "reason", "message")
@@ -18,6 +18,8 @@ FIELDS = (  # of status.autoscaling that a decision fills
     *VOLATILE,
     "learnedQpsPerReplica",
     "coldStartSeconds",
+    "coldStart",
+    "jumpTime",
     "holdUntil",
     "ineffectiveSteps",
     "p99AtLastStepMilliseconds",
@@ -40,7 +42,9 @@ def state_of(status: Mapping[str, Any]) -> State:
     p99 = _number(status.get("p99AtLastStepMilliseconds"))
     return State(
         learned_qps=_number(status.get("learnedQpsPerReplica")),
-        cold_start_seconds=_number(status.get("coldStartSeconds")),
+        cold_start=_cold_start_of(status),
+        cold_start_pod=str((status.get("coldStart") or {}).get("pod") or ""),
+        jump_time=_seconds(status.get("jumpTime")),
         hold_until=_seconds(status.get("holdUntil")),
         ineffective_steps=_whole(status.get("ineffectiveSteps")),
         p99_at_last_step=None if p99 is None else p99 / 1000,
@@ -64,7 +68,8 @@ def status_of(decision: Decision) -> dict[str, Any]:
         "reason": decision.reason,
         "message": decision.message,
         "learnedQpsPerReplica": None if state.learned_qps is None else f"{state.learned_qps:.3g}",
-        "coldStartSeconds": None if state.cold_start_seconds is None else round(state.cold_start_seconds),
+        **_cold_start(state),
+        "jumpTime": _text(state.jump_time),
         "holdUntil": _text(state.hold_until),
         "ineffectiveSteps": state.ineffective_steps or None,
         "p99AtLastStepMilliseconds": None if p99 is None else round(p99 * 1000),
@@ -96,6 +101,24 @@ def two_digits(value: float) -> str:
         return "0"
     rounded = float(f"{value:.2g}")
     return f"{rounded:g}" if rounded < 1e6 else f"{rounded:.0f}"
+
+
+def _cold_start(state: State) -> dict[str, Any]:
+    average = state.cold_start
+    if average is None:
+        return {}
+    phases = {"starting": average.starting, "pulling": average.pulling, "placing": average.placing}
+    seconds = {f"{name}Seconds": f"{value:.1f}" for name, value in phases.items() if value is not None}
+    return {"coldStartSeconds": round(average.seconds), "coldStart": {**seconds, "pod": state.cold_start_pod}}
+
+
+def _cold_start_of(status: Mapping[str, Any]) -> ColdStart | None:
+    phases = status.get("coldStart") or {}
+    starting = _number(phases.get("startingSeconds"))
+    if starting is None:
+        whole = _number(status.get("coldStartSeconds"))
+        return None if whole is None else ColdStart(whole)
+    return ColdStart(starting, _number(phases.get("pullingSeconds")), _number(phases.get("placingSeconds")))
 
 
 def _last(change: Change | None) -> dict[str, Any]:

@@ -46,19 +46,25 @@ class Prometheus:
         return {key: metrics_of(key, promise, signals) for key, promise in promises.items()}
 
     async def query(self, expression: str) -> Series:
+        return series_of(*await self._ask("query", {"query": expression}))
+
+    async def history(self, expression: str, start: float, end: float, step: float) -> list[tuple[float, float]]:
+        """One series over time; empty where there is none. Times are seconds since the epoch."""
+        asked = {"query": expression, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:g}"}
+        return history_of(*await self._ask("query_range", asked))
+
+    async def _ask(self, what: str, data: Mapping[str, str]) -> tuple[int, bytes]:
         if self._session is None:
             self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
         try:
-            async with self._session.post(
-                f"{self._url}/api/v1/query", data={"query": expression}, allow_redirects=False
-            ) as response:
+            async with self._session.post(f"{self._url}/api/v1/{what}", data=data, allow_redirects=False) as response:
                 body = await self._read(response)
                 status = response.status
         except TimeoutError as error:
             raise PrometheusError(f"Prometheus did not answer within {TIMEOUT_SECONDS:g} s") from error
         except aiohttp.ClientError as error:
             raise PrometheusError(f"Prometheus cannot be reached: {error}") from error
-        return series_of(status, body)
+        return status, body
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         parts: list[bytes] = []
@@ -73,16 +79,41 @@ class Prometheus:
 
 def series_of(status: int, body: bytes) -> Series:
     """The instant vector of an answer by service. Strict: anything odd is PrometheusError."""
+    result = _result(status, body, "vector")
+    try:
+        return _by_service(result)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(status) from error
+
+
+def history_of(status: int, body: bytes) -> list[tuple[float, float]]:
+    """The one series of a range answer, without what is not a number; as strict."""
+    result = _result(status, body, "matrix")
+    try:
+        if len(result) > 1:
+            raise PrometheusError(f"Prometheus answered with {len(result)} series where one was asked for")
+        values = [(float(time), float(value)) for item in result for time, value in item["values"]]
+        return [(time, value) for time, value in values if math.isfinite(value)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(status) from error
+
+
+def _result(status: int, body: bytes, kind: str) -> list[Any]:
     try:
         answer = json.loads(body)
         data = answer.get("data") or {}
-        if status != 200 or answer.get("status") != "success" or data.get("resultType") != "vector":
+        if status != 200 or answer.get("status") != "success" or data.get("resultType") != kind:
             raise PrometheusError(f"Prometheus answered {status}: {str(answer.get('error') or answer)[:200]}")
         if answer.get("warnings"):
             raise PrometheusError(f"Prometheus answered with warnings: {str(answer['warnings'])[:200]}")
-        return _by_service(data["result"])
+        result: list[Any] = data["result"]
+        return result
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PrometheusError(f"Prometheus answered {status} with something unreadable") from error
+        raise _unreadable(status) from error
+
+
+def _unreadable(status: int) -> PrometheusError:
+    return PrometheusError(f"Prometheus answered {status} with something unreadable")
 
 
 def _by_service(result: Iterable[Mapping[str, Any]]) -> Series:
@@ -111,6 +142,7 @@ def metrics_of(key: api.Key, promise: Promise, signals: Mapping[str, Series]) ->
     return Metrics(
         offered=value(rules.OFFERED),
         offered_5m=value(rules.OFFERED_5M),
+        offered_30s=value(rules.OFFERED_30S),
         completed=value(rules.COMPLETED),
         refused=value(rules.REFUSED),
         p99=value(rules.P99),

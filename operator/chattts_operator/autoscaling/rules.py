@@ -20,6 +20,7 @@ PROMISE_LABEL = "promise"
 P99 = "chattts:infer_duration_seconds:p99_1m"
 OFFERED = "chattts:infer_rate:1m"
 OFFERED_5M = "chattts:infer_rate:5m"
+OFFERED_30S = "newest"  # never recorded: it would be a rule interval old
 COMPLETED = "chattts:infer_completed_rate:1m"
 REFUSED = "chattts:infer_refused_rate:1m"
 BAD_RATIO = "chattts:slo_bad_ratio:1m"
@@ -187,7 +188,7 @@ def queries(promises: Iterable[Promise]) -> dict[str, str]:
     """One query per signal for all services: the recorded series, and the direct form where there is none.
 
     Direct forms that depend on a promise carry it as a label, so that a service never takes another promise's answer.
-    The age is always asked directly: a recorded age stands still when the rules stop.
+    The age is always asked directly: a recorded age stands still when the rules stop. So is the newest load.
     """
     known = sorted(set(promises), key=str)
 
@@ -201,6 +202,7 @@ def queries(promises: Iterable[Promise]) -> dict[str, str]:
     return {
         OFFERED: f"{OFFERED} or {offered('1m')}",
         OFFERED_5M: f"{OFFERED_5M} or {offered('5m')}",
+        OFFERED_30S: offered("30s"),
         COMPLETED: f"{COMPLETED} or {completed()}",
         REFUSED: f"{REFUSED} or {refused('1m')}",
         INFLIGHT: f"{INFLIGHT} or {inflight()}",

@@ -21,6 +21,21 @@ class Metrics:
     inflight: float | None = None
     age: float | None = None  # of the newest sample
     reporting: int | None = None  # pods that are scraped
+    offered_30s: float | None = None  # the newest; asked directly, while records are up to a rule interval old
+
+
+@dataclass(frozen=True, slots=True)
+class ColdStart:
+    """One pod's way to Ready, or the moving average of many; seconds."""
+
+    starting: float  # container started -> Ready: load, warm up
+    pulling: float | None = None  # scheduled -> container started: volumes and images, on a new node minutes
+    placing: float | None = None  # made -> scheduled: a node had to be found or provisioned
+
+    @property
+    def seconds(self) -> float:
+        """Scheduled to Ready."""
+        return (self.pulling or 0.0) + self.starting
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +49,7 @@ class Fleet:
     overdue: int = 0  # placed, and not Ready within the startup deadline
     last_ready_at: float | None = None  # when the newest pod became Ready for the first time
     rolling_out: bool = False
-    cold_start: tuple[str, float] | None = None  # pod and its seconds from scheduled to Ready
+    cold_start: tuple[str, ColdStart] | None = None  # of the newest Ready pod, by its uid
 
     @property
     def pending(self) -> int:
@@ -55,23 +70,25 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What decide remembers from one tick to the next. All but `window` and `missing_since` survive in status."""
+    """What decide remembers from one tick to the next. What lives in memory says so; the rest is in status."""
 
-    learned_qps: float | None = None  # completions per second and ready replica at the last breach
-    cold_start_seconds: float | None = None
+    learned_qps: float | None = None  # requests per second that one replica carries within the promise
+    jump_time: float = 0.0  # when the load was last seen to jump
+    cold_start: ColdStart | None = None  # moving average
     cold_start_pod: str = ""
     hold_until: float = 0.0  # no SLO step before
     ineffective_steps: int = 0
     p99_at_last_step: float | None = None
     refused_at_last_step: float | None = None  # share of what was asked for
     completed_at_last_step: float | None = None
+    unschedulable_time: float = 0.0  # when pods last could not be placed; in memory: it moves with every tick
     floor: int = 0  # what the last breach asked for
     floor_time: float = 0.0
     last_scale_time: float = 0.0
     last_change: Change | None = None
     history: tuple[Change, ...] = ()  # newest first, ten at most
-    window: Window = field(default_factory=Window)
-    missing_since: float | None = None
+    window: Window = field(default_factory=Window)  # in memory: a restart only delays scale-in
+    missing_since: float | None = None  # in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +101,7 @@ class Decision:
     message: str
     state: State
     metrics: Metrics = field(default_factory=Metrics)
-    limited: str = ""  # why desired is not what was wanted: AtMaxReplicas, AtMinReplicas, Unschedulable, StepLimit
+    limited: str = ""  # why desired is not what was wanted: AtMaxReplicas, Unschedulable, Probing, StepLimit
 
 
 @dataclass(frozen=True, slots=True)

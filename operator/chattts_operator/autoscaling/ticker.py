@@ -1,4 +1,4 @@
-"""Every 15 s: signals of all services -> decide -> remember, and wake those whose status or replicas must change.
+"""Every 10 s: signals of all services -> decide -> remember, and wake those whose status or replicas must change.
 
 Writes nothing to Kubernetes: the Deployment and the status are written by the reconcile alone.
 """
