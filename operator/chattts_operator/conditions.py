@@ -172,7 +172,8 @@ def _scaling_limited(outcome: Outcome) -> Condition:
 def _scaling_effective(outcome: Outcome) -> Condition:
     state = None if outcome.decision is None else outcome.decision.state
     if outcome.decision is not None and outcome.decision.reason == "ComputeBound":
-        return Condition(api.SCALING_EFFECTIVE, False, "ComputeBound", outcome.decision.message)
+        message = "requests are late though each is alone in its pod: more pods would be as slow"
+        return Condition(api.SCALING_EFFECTIVE, False, "ComputeBound", message)
     if state is None or state.p99_at_last_step is None:
         return Condition(api.SCALING_EFFECTIVE, None, "NoStepYet", "no step because of latency was taken")
     if state.ineffective_steps:

@@ -143,6 +143,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "claim without source": ({"model": {"claimName": "w"}}, "set the source or remove claimName"),
     "path climbs": ({"model": {"source": "HostPath", "hostPath": "/m", "path": "../etc"}}, "must not contain"),
     "bounds": ({"autoscaling": {"minReplicas": 9}}, "minReplicas must not be greater"),
+    "schedule": (
+        {
+            "autoscaling": {
+                "schedules": [{"name": "a", "cron": "0 8 * * *", "durationSeconds": 60, "minReplicas": 9}],
+            }
+        },
+        "minReplicas of autoscaling.schedules must not be greater",
+    ),
     "zero": ({"autoscaling": {"minReplicas": 0}}, "a Service does not hold requests"),
     "queue": ({"server": {"maxQueueWaitMilliseconds": 1200}}, "or requests are refused before"),
     "target over queue": ({"autoscaling": {"targets": {"p99Milliseconds": 3000}}}, "must be greater than"),

@@ -502,6 +502,21 @@ def test_scaling_conditions_stay_until_the_first_decision_after_a_restart(world:
     assert world.condition("ScalingActive")["reason"] == "ReplicasHeld"
 
 
+def test_pods_that_are_slow_alone_are_said_by_scaling_effective(world: World) -> None:
+    """More pods would not help; no limit was met, so ScalingLimited says nothing of it."""
+    world.settle()
+    world.pods_are(1, ready=1)
+    world.decision = decided(1, 1, reason="OverTarget")
+    world.reconcile()
+    assert world.condition("ScalingEffective")["reason"] == "NoStepYet"
+    world.decision = decided(1, 1, reason="ComputeBound")
+    world.reconcile()
+    effective, limited = world.condition("ScalingEffective"), world.condition("ScalingLimited")
+    assert (effective["status"], effective["reason"]) == ("False", "ComputeBound")
+    assert (limited["status"], limited["reason"]) == ("False", "DesiredWithinRange")
+    assert world.status()["reason"] == "ComputeBound"
+
+
 def test_a_refused_change_is_no_event(world: World) -> None:
     world.settle()
     world.decision = decided(1, 3)
