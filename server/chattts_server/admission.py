@@ -1,7 +1,7 @@
 """Who gets in: bounded by the predicted wait, audio seconds over learned throughput. Pure: no clock, no socket.
 
-A bounded *count* would let in a minute of audio as easily as a second. A full server answers 429 and stays Ready: if it left
-the Service, its load would fall on the others. Who is refused gets an appointment (appointments.py) that is kept.
+A bounded *count* would let in a minute of audio as easily as a second. A full server answers 429 and stays Ready: if it
+left the Service, its load would fall on the others. Who is refused gets an appointment (appointments.py).
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Admission:
         return sum(self._callers.values())
 
     def predicted_wait(self, caller: str = "") -> float:
-        """Seconds until a row of this caller that comes now would start: nobody goes before it with more than it has."""
+        """Seconds until a row of this caller would start: nobody goes before it with more than it has."""
         if self.throughput is None:
             return 0.0
         own = self._callers.get(caller, 0.0)
@@ -109,12 +109,12 @@ class Admission:
             return Refusal("budget", poor, max(1, min(MAX_TOLD_SECONDS, math.ceil(poor + jitter))))
         return self._by_wait(now, ask, own, jitter)
 
-    def made(self, ticket: int, audio_seconds: float) -> None:
-        """So much of it nobody waits behind any more, however slowly it is read."""
+    def made(self, ticket: int, audio_seconds: float, freed: float) -> None:
+        """So much audio came; behind so much of what was predicted nobody waits any more, however slowly it is read."""
         if ticket in self._held:
             held = self._held[ticket]
             held.made += audio_seconds
-            self._give_back(held, min(held.left, audio_seconds))
+            self._give_back(held, min(held.left, freed))
 
     def leave(self, ticket: int, now: float) -> None:
         """Over, in whatever way: what was paid for and not made is given back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,20 +14,25 @@ from chattts_server import __version__
 from chattts_server.admission import Admission
 from chattts_server.api import health, models, problems, speech
 from chattts_server.api.middleware import BodyLimit, RequestFrame
+from chattts_server.budget import Budget
 from chattts_server.config import Settings
 from chattts_server.engine.checkpoint import open_checkpoint
 from chattts_server.engine.client import EngineClient, EngineCommand
 from chattts_server.metrics import Metrics, MetricsServer
 from chattts_server.synthesis import Synthesis
 from chattts_server.text.tokens import PromptTokenizer
+from chattts_server.tracing import Traces
 
 
 def create_app(
     settings: Settings,
     command: EngineCommand | None = None,
     on_fatal: Callable[[int], None] = lambda _: None,
+    traces: Traces | None = None,
 ) -> FastAPI:
-    """`command`: another engine process (tests). `on_fatal` gets the exit code when the engine cannot be had."""
+    """`command`: another engine process (tests). `on_fatal` gets the exit code when the engine cannot be had.
+
+    The app closes `traces` at its end."""
     metrics = Metrics(settings.slo_milliseconds / 1000, settings.slo_max_audio_seconds)
     engine = EngineClient(
         command or _engine_command(settings),
@@ -34,7 +40,8 @@ def create_app(
         on_hello=lambda hello: synthesis.greet(hello),
         on_fatal=on_fatal,
     )
-    admission = Admission(settings.max_queue_wait_milliseconds / 1000)
+    budget = Budget(settings.key_audio_seconds_per_minute)
+    admission = Admission(settings.max_queue_wait_milliseconds / 1000, budget=budget)
     synthesis = Synthesis(engine, PromptTokenizer(settings.model), admission, metrics)
 
     @asynccontextmanager
@@ -47,6 +54,8 @@ def create_app(
         finally:
             await engine.stop()
             metrics_server.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     app = FastAPI(title="ChatTTS speech server", version=__version__, lifespan=lifespan)
     app.state.settings = settings
@@ -57,7 +66,7 @@ def create_app(
     problems.install(app)
     # Outermost last: arrival and id, then the body's limit, then the routes.
     app.add_middleware(BodyLimit)
-    app.add_middleware(RequestFrame, clock=time.monotonic, is_draining=lambda: synthesis.draining)
+    app.add_middleware(RequestFrame, clock=time.monotonic, is_draining=lambda: synthesis.draining, traces=traces)
     app.add_middleware(ArrivalClock)
     return app
 

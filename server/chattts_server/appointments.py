@@ -1,8 +1,8 @@
 """When refused requests are to come back, so that those who do find a place. Pure: knows no ledger and no HTTP.
 
-The waiting line of a full server stands outside, at its clients: each refused request gets the next free moment of a book that
-is filled a little slower than the engine works. A client that obeys its Retry-After is known again by its request's fingerprint,
-and let in before those that come for the first time (admission.py leaves room for it). See ADR 9.
+The waiting line of a full server stands outside, at its clients: each refused request gets the next free moment of a
+book that is filled a little slower than the engine works. A client that obeys its Retry-After is known again by its
+request's fingerprint, and let in before those that come for the first time (admission.py leaves room for it): ADR 9.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ CannotStart            ends the process with 78 and one line (not an answer)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 class CannotStart(Exception):
@@ -48,7 +49,10 @@ class Overloaded(ServerError): ...
 class NotReady(ServerError): ...
 
 
-class DeadlinePassed(ServerError): ...
+class DeadlinePassed(ServerError):
+    """`phase`: where the request was then. engine: the engine did not say in time."""
+
+    phase: Literal["queue", "prefill", "decode", "vocode", "engine"] = "engine"
 
 
 class ClientGone(ServerError): ...
@@ -74,12 +78,12 @@ ANSWERS: dict[type[ServerError], Answer] = {
     ClientGone: Answer(499, "client_closed_request"),
     EngineFailure: Answer(500, "server_error"),
 }
-# Errors of this kind are answered with 400 instead of 422: what came is not even a request of this shape.
-MALFORMED = "malformed_json"
+# These are answered with 400 instead of 422: what came is no request of this shape, or is right in another form.
+MALFORMED, WHOLE_TOO_LONG = "malformed_json", "too_long_for_deadline"
 
 
 def answer_for(error: ServerError) -> Answer:
-    if error.code == MALFORMED:
+    if error.code in (MALFORMED, WHOLE_TOO_LONG):
         return Answer(400, "invalid_request_error")
     return ANSWERS[type(error)]
 

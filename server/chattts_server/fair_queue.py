@@ -1,7 +1,7 @@
 """Whose row goes to the engine next. Pure but for the callback of a row whose turn it is; knows no engine and no clock.
 
-The engine takes rows in the order in which they come, so what one caller has too much of waits here: start-time fair queueing by
-predicted audio seconds. A caller that comes rarely goes past the backlog of one that floods. See ADR 9.
+The engine takes rows in the order in which they come, so what one caller has too much of waits here: start-time fair
+queueing by predicted audio seconds. A caller that comes rarely goes past the backlog of one that floods. See ADR 9.
 """
 
 from __future__ import annotations
@@ -11,10 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
+def places_for(rows: int) -> int:
+    """Of an engine with so many slots: a few rows wait there, so that a free slot is taken at the next step."""
+    return rows + 2 + rows // 4
+
+
 @dataclass(slots=True, eq=False)
 class Turn:
     caller: str
-    start: Callable[[], None]  # called once, when the turn has come
+    start: Callable[[Turn], None]  # called once, when the turn has come
     state: str = "waiting"  # inside, left
 
 
@@ -34,7 +39,7 @@ class FairQueue:
     def waiting(self) -> int:
         return sum(turn.state == "waiting" for _, _, turn in self._waiting)
 
-    def enter(self, caller: str, cost: float, start: Callable[[], None]) -> Turn:
+    def enter(self, caller: str, cost: float, start: Callable[[Turn], None]) -> Turn:
         turn = Turn(caller, start)
         tag = max(self._now, self._finish.get(caller, 0.0))
         self._finish[caller] = tag + cost
@@ -63,7 +68,7 @@ class FairQueue:
                 self._now = max(self._now, tag)
                 turn.state = "inside"
                 self._inside += 1
-                turn.start()
+                turn.start(turn)
         finally:
             self._letting_in = False
         if not self._waiting and not self._inside:  # idle: what anybody had before counts no more

@@ -1,4 +1,4 @@
-"""Listens, and ends well: SIGTERM drains, a second one ends at once. The only module that knows uvicorn."""
+"""Listens, and ends well: SIGTERM drains, a second one ends at once. Beside http_protocol.py the only one that knows uvicorn."""
 
 from __future__ import annotations
 
@@ -8,43 +8,40 @@ import logging
 import math
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from chattts_server.api.middleware import Connection
 from chattts_server.app import create_app
 from chattts_server.config import Settings
 from chattts_server.engine.client import EngineCommand
+from chattts_server.http_protocol import SpeechProtocol
 from chattts_server.synthesis import Synthesis
+from chattts_server.tracing import Traces, open_traces
 
 KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that it is they who close
 # After SIGTERM a client may be just about to use its old connection: it is served once more and told to close.
 LINGER_SECONDS = 1.0
-# Of one connection. With the megabytes that Linux grants, a reader in real time would look as if it stood still.
-KERNEL_BUFFER_BYTES, OUR_BUFFER_BYTES = 64 * 1024, 16 * 1024
 log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, command: EngineCommand | None = None) -> int:
     """Returns the exit code: 0 after a drain, 78 or 1 when there can be no engine."""
-    server = SpeechServer(settings, command)
+    server = SpeechServer(settings, command, open_traces(os.environ))
     server.run()
     return server.exit_code
 
 
 class SpeechServer(uvicorn.Server):
-    def __init__(self, settings: Settings, command: EngineCommand | None = None) -> None:
+    def __init__(self, settings: Settings, command: EngineCommand | None = None, traces: Traces | None = None) -> None:
         self.exit_code = 0
         self._settings = settings
         self._signals = 0
         self._drain_task: asyncio.Task[None] | None = None
-        self._app: FastAPI = create_app(settings, command, self.fail)
+        self._app: FastAPI = create_app(settings, command, self.fail, traces)
         super().__init__(
             uvicorn.Config(
                 self._app, host=settings.host, port=settings.port, loop="uvloop", http=SpeechProtocol, ws="none",
@@ -108,23 +105,3 @@ class SpeechServer(uvicorn.Server):
         # Answers may still be on their way out, and one may just have come in: uvicorn waits for those connections.
         self.config.timeout_graceful_shutdown = math.ceil(max(0.0, self._settings.drain_seconds - elapsed))
         self.should_exit = True
-
-
-class SpeechProtocol(HttpToolsProtocol):
-    """Tells each request how old its connection is."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.connection = Connection(opened=time.monotonic(), abort=transport.abort)
-        _bound_buffers(transport)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.connection.requests += 1
-        self.scope["state"]["connection"] = self.connection
-
-
-def _bound_buffers(transport: asyncio.Transport) -> None:
-    raw = transport.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER_BYTES)
-    transport.set_write_buffer_limits(high=OUR_BUFFER_BYTES)

@@ -9,16 +9,18 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from chattts_server import metrics as events
-from chattts_server.admission import Admission, Refusal, Throughput
+from chattts_server.admission import Admission, Ask, Refusal, Throughput
 from chattts_server.engine.client import EngineClient
 from chattts_server.engine.nouns import (
     SAMPLE_RATE,
     UNLIMITED_CREDIT,
     Chunk,
     Fail,
+    Finish,
     Hello,
     Limits,
     Phase,
@@ -28,8 +30,9 @@ from chattts_server.engine.nouns import (
     samples_of,
     steps_for,
 )
-from chattts_server.engine.row_stream import Item, RowStream
+from chattts_server.engine.row_stream import Item
 from chattts_server.errors import (
+    WHOLE_TOO_LONG,
     ClientGone,
     DeadlinePassed,
     EngineFailure,
@@ -37,15 +40,21 @@ from chattts_server.errors import (
     NotReady,
     Overloaded,
 )
+from chattts_server.fair_queue import FairQueue, places_for
 from chattts_server.metrics import Delivery, Metrics
+from chattts_server.queued_row import QueuedRow
+from chattts_server.text.lengths import Lengths
 from chattts_server.text.normalizer import is_readable, normalize
-from chattts_server.text.splitter import predicted_seconds, split
+from chattts_server.text.splitter import split
 from chattts_server.text.tokens import PromptTokenizer
+from chattts_server.tracing import Spans
 from chattts_server.voices.store import voice_of
 
 STREAM_WINDOW_SAMPLES = 4 * SAMPLE_RATE  # a reader that stalls holds at most this much of us
 # Trained rows end by themselves; this only stops one that does not.
 LIMIT_FACTOR, LIMIT_SECONDS = 3.0, 3.0
+ENGINE_SAYS_SECONDS = 0.5  # the engine knows in which phase a deadline has passed, and says so after its step
+BEHIND_SECONDS = 0.05  # a player has at least so much in its own buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +69,17 @@ class Utterance:
     arrived: float  # monotonic
     connected: float  # monotonic; when its connection was opened
     deadline: float  # monotonic; to the first audio
+    whole: bool = False  # nothing is sent before all is made
+    caller: str = ""  # name of its API key
+    fingerprint: int = 0  # of the request: the same one, sent again, has the same
+    spans: Spans = field(default_factory=Spans)  # gets where the time went
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One row to be. Filled by Synthesis._pieces."""
 
+    text: str
     token_ids: list[int]
     seconds: float  # predicted
     limits: Limits
@@ -85,6 +99,8 @@ class Synthesis:
         self.admission = admission
         self.metrics = metrics
         self.clock = clock
+        self.queue = FairQueue(0)  # no places before the engine's Hello
+        self.lengths = Lengths()
         self.draining_since: float | None = None  # monotonic; set by serve.py
         self._tokenizer = tokenizer
         self._jitter = jitter
@@ -114,20 +130,26 @@ class Synthesis:
         if isinstance(report, StepReport) and self.admission.throughput is not None:
             self.admission.throughput.learn(report)
 
+    def learn(self, piece: Piece, finish: Finish) -> None:
+        """How long a text really sounded. A random row's length says nothing of its text."""
+        if self.engine.hello is not None and self.engine.hello.rows_end:
+            self.lengths.learn(piece.text, samples_of(finish.steps) / SAMPLE_RATE, ended=finish.reason == "end")
+
     def greet(self, hello: Hello) -> None:
         self.admission.throughput = Throughput(hello.rows, hello.throughput)
+        self.queue.places = places_for(hello.rows)
         self.metrics.observe(events.EngineReady(hello.device, hello.dtype, hello.digests))
 
     def refuse_invalid(self) -> None:
         """For api/: a request that failed validation never comes here."""
         self.metrics.observe(events.Invalid())
 
-    def made(self, ticket: int, audio_seconds: float) -> None:
-        self.admission.made(ticket, audio_seconds)
+    def made(self, ticket: int, audio_seconds: float, freed: float) -> None:
+        self.admission.made(ticket, audio_seconds, freed)
         self._report_load()
 
     def release(self, ticket: int) -> None:
-        self.admission.leave(ticket)
+        self.admission.leave(ticket, self.clock())
         self._report_load()
 
     @property
@@ -150,26 +172,28 @@ class Synthesis:
         if not is_readable(spoken.text):
             raise InvalidRequest("the text holds nothing that can be read", code="unreadable_text", param="input")
         texts = split(spoken.text)
-        predicted = [predicted_seconds(text) for text in texts]
+        predicted = [self.lengths.seconds(text) for text in texts]
         # A limit on the whole is shared among the pieces by their length.
         scale = None if utterance.max_seconds is None else utterance.max_seconds / sum(predicted)
         pieces: list[Piece] = []
         for text, seconds in zip(texts, predicted, strict=True):
             allowed = None if scale is None else seconds * scale
-            piece = Piece(self._tokenizer.prompt(text), *_cost_and_limits(seconds, allowed, hello))
+            piece = Piece(text, self._tokenizer.prompt(text), *_cost_and_limits(seconds, allowed, hello))
             if len(piece.token_ids) > hello.max_tokens:
                 raise InvalidRequest("a sentence of the text is too long", code="text_too_long", param="input")
             pieces.append(piece)
         return pieces, spoken.dropped
 
     def _admit(self, utterance: Utterance, audio_seconds: float) -> int:
-        refusal = self.admission.refusal(self.clock(), utterance.deadline, self._jitter())
-        if refusal is not None:
-            self.metrics.observe(events.Refused(refusal.reason))
-            raise _overloaded(refusal)
-        ticket = self.admission.enter(audio_seconds)
-        self._report_load()
-        return ticket
+        ask = Ask(audio_seconds, utterance.caller, utterance.fingerprint, utterance.deadline, utterance.whole)
+        answer = self.admission.admit(self.clock(), ask, self._jitter())
+        if isinstance(answer, int):
+            self._report_load()
+            return answer
+        if answer.reason == "too_long":
+            raise _too_long(answer)
+        self.metrics.observe(events.OverBudget() if answer.reason == "budget" else events.Refused(answer.reason))
+        raise _overloaded(answer)
 
     def _report_load(self) -> None:
         self.metrics.observe(events.Load(self.admission.inflight, self.admission.audio_seconds))
@@ -187,10 +211,11 @@ class Speech:
         self._pieces = pieces
         self._voice = voice
         self._ticket: int | None = ticket
-        self._rows: list[RowStream] = []
+        self._rows: list[QueuedRow] = []
         self._first = b""
         self._first_at: float | None = None  # monotonic; None: no audio yet
         self._samples = 0
+        self._underran = False
 
     @property
     def predicted_seconds(self) -> float:
@@ -201,15 +226,20 @@ class Speech:
         streamed = self._utterance.delivery == "stream"
         for _ in range(1 if streamed else len(self._pieces)):
             self._submit_next()
-        wait = self._utterance.deadline - self._owner.clock()
+        row = self._rows[0]
         try:
-            async with asyncio.timeout(max(0.0, wait)):
-                self._first = await anext(self._rows[0])
+            async with asyncio.timeout(max(0.0, self._time_left())):
+                await row.turn()
+            async with asyncio.timeout(max(0.0, self._time_left()) + ENGINE_SAYS_SECONDS):
+                self._first = await anext(row)
         except TimeoutError:
-            raise DeadlinePassed("the deadline passed before there was audio", code="deadline_exceeded") from None
+            raise _late("engine" if row.began else "queue") from None
         except StopAsyncIteration:
             raise EngineFailure("the speech engine made no audio", code="engine_failed") from None
         self._first_at = self._owner.clock()
+
+    def _time_left(self) -> float:
+        return self._utterance.deadline - self._owner.clock()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         yield self._counted(self._first)
@@ -218,19 +248,26 @@ class Speech:
         while index < len(self._rows):
             if len(self._rows) < len(self._pieces) and len(self._rows) == index + 1:
                 self._submit_next()  # the next piece is made while this one is read
-            async for pcm in self._rows[index]:
+            row = self._rows[index]
+            waited = not row.has_arrived
+            async for pcm in row:
+                self._note_gap(waited)
                 yield self._counted(pcm)
+                waited = not row.has_arrived
             index += 1
 
     def close(self, error: BaseException | None = None) -> None:
         """Frees the place, cancels what still runs, and observes once. `error`: why it ended early."""
         if self._ticket is None:
             return
-        for row in self._rows:
+        for number, row in enumerate(self._rows):
             row.close()
+            row.tell(self._utterance.spans, number)
         self._owner.release(self._ticket)
         self._ticket = None
         elapsed = self._owner.clock() - self._utterance.arrived
+        if isinstance(error, DeadlinePassed):
+            self._owner.metrics.observe(events.Late(error.phase))
         if error is None:
             self._owner.metrics.observe(self._served())
         elif not isinstance(error, InvalidRequest | ClientGone | asyncio.CancelledError):  # a bug is our fault too
@@ -250,34 +287,45 @@ class Speech:
             delivery=self._utterance.delivery,
             duration_seconds=max(0.0, ready_at - self._utterance.arrived - starved),
             first_audio_seconds=first,
-            queued_seconds=finishes[0].queued_seconds,
+            queued_seconds=self._rows[0].waited_seconds + finishes[0].queued_seconds,
             audio_seconds=self._samples / SAMPLE_RATE,
+            underran=self._underran,
         )
 
     def _submit_next(self) -> None:
-        piece = self._pieces[len(self._rows)]
-        streamed = self._utterance.delivery == "stream"
-        first = not self._rows
+        piece, utterance, engine = self._pieces[len(self._rows)], self._utterance, self._owner.engine
+        deadline = None if self._rows else utterance.deadline
+        streamed = utterance.delivery == "stream"
+        credit = STREAM_WINDOW_SAMPLES if streamed else UNLIMITED_CREDIT
+        what = (piece.token_ids, self._voice, utterance.sampling, piece.limits, deadline, credit, streamed)
         self._rows.append(
-            self._owner.engine.submit(
-                piece.token_ids, self._voice, self._utterance.sampling, piece.limits,
-                deadline=self._utterance.deadline if first else None,
-                credit=STREAM_WINDOW_SAMPLES if streamed else UNLIMITED_CREDIT, window=streamed,
-                on_item=self._giving_back(piece.seconds),
+            QueuedRow(
+                self._owner.queue, utterance.caller, piece.seconds, lambda hear: engine.submit(*what, hear),
+                self._giving_back(piece), self._owner.clock,
             )
         )  # fmt: skip
 
-    def _giving_back(self, held: float) -> Callable[[Item], None]:
+    def _giving_back(self, piece: Piece) -> Callable[[Item], None]:
         """Gives a row's share of the place back as its audio comes: what is made waits only for its reader."""
+        held = piece.seconds
 
         def hear(item: Item) -> None:
             nonlocal held
-            given = min(held, len(item.pcm) / 4 / SAMPLE_RATE) if isinstance(item, Chunk) else held
-            held -= given
+            if isinstance(item, Finish):
+                self._owner.learn(piece, item)
+            made = len(item.pcm) / 4 / SAMPLE_RATE if isinstance(item, Chunk) else 0.0
+            freed = min(held, made) if isinstance(item, Chunk) else held
+            held -= freed
             if self._ticket is not None:
-                self._owner.made(self._ticket, given)
+                self._owner.made(self._ticket, made, freed)
 
         return hear
+
+    def _note_gap(self, waited: bool) -> None:
+        """Whether somebody who plays a stream as it comes has just run out of it."""
+        if waited and self._utterance.delivery == "stream" and self._first_at is not None:
+            behind = self._owner.clock() - self._first_at - self._samples / SAMPLE_RATE
+            self._underran |= behind > BEHIND_SECONDS
 
     def _counted(self, pcm: bytes) -> bytes:
         self._samples += len(pcm) // 4
@@ -296,9 +344,30 @@ def _cost_and_limits(predicted: float, allowed: float | None, hello: Hello) -> t
 
 
 def _overloaded(refusal: Refusal) -> Overloaded:
-    why = "the queue is full" if refusal.reason == "queue_full" else "the deadline cannot be met"
     return Overloaded(
-        f"{why}: the predicted wait is {refusal.predicted_wait:.1f} s",
-        code=refusal.reason,
+        f"{_WHY[refusal.reason]}: the predicted wait is {refusal.predicted_wait:.1f} s",
+        code="over_budget" if refusal.reason == "budget" else refusal.reason,
         retry_after=refusal.retry_after,
     )
+
+
+_WHY = {
+    "queue_full": "the queue is full",
+    "deadline": "the deadline cannot be met",
+    "budget": "this API key has used its audio of a minute",
+}
+
+
+def _too_long(refusal: Refusal) -> InvalidRequest:
+    return InvalidRequest(
+        f"making all of this audio is predicted to take {refusal.predicted_wait:.0f} s, longer than its deadline: "
+        'ask for a stream (POST /v1/audio/speech with "stream_format": "audio"), due at its first audio',
+        code=WHOLE_TOO_LONG,
+        param="stream_format",
+    )
+
+
+def _late(phase: Literal["queue", "engine"]) -> DeadlinePassed:
+    error = DeadlinePassed("the deadline passed before there was audio", code="deadline_exceeded")
+    error.phase = phase
+    return error

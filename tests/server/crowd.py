@@ -95,7 +95,7 @@ class Crowd:
             return
         request.admitted = self.now
         self.longest_queue = max(self.longest_queue, self.admission.audio_seconds / RATE)
-        turn = self.queue.enter(request.caller, request.predicted, lambda: self._submit(request, answer))
+        turn = self.queue.enter(request.caller, request.predicted, lambda _: self._submit(request, answer))
         request.leave = lambda: self.queue.leave(turn)  # type: ignore[attr-defined]
 
     def _submit(self, request: Request, ticket: int) -> None:
@@ -115,7 +115,7 @@ class Crowd:
         request.finished = self.now
         self.served[request.caller] += request.actual
         self._free += 1
-        self.admission.made(ticket, request.actual)
+        self.admission.made(ticket, request.actual, request.actual)
         self.admission.leave(ticket, self.now)
         request.leave()  # type: ignore[attr-defined]
         self._fill()

@@ -1,4 +1,4 @@
-"""What a Retry-After is worth, and who gets how much of a full server: the real decisions in virtual time (crowd.py)."""
+"""What a Retry-After is worth, and who gets how much of a full server: real decisions in virtual time (crowd.py)."""
 
 import random
 
@@ -71,7 +71,7 @@ def shares(crowd, callers):
 def test_under_lasting_overload_nobody_starves(seed):
     """Sixty clients in a closed loop, three times what can be done: ten minutes, and each has its share within 20 %."""
     crowd, names = Crowd(seed), [f"client {number}" for number in range(60)]
-    tally = {name: 0.0 for name in names}
+    tally = dict.fromkeys(names, 0.0)
     for name in names:
         crowd.at(0.0, lambda name=name: loop(crowd, tally, name))
     crowd.run(1200)

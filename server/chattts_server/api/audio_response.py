@@ -13,6 +13,7 @@ from chattts_server.api.middleware import Connection
 from chattts_server.audio.encode import Encoder
 from chattts_server.errors import ClientGone, ServerError
 from chattts_server.synthesis import Speech
+from chattts_server.tracing import Spans
 
 STALL_SECONDS = 10.0  # a client that takes nothing for so long is gone
 log = logging.getLogger(__name__)
@@ -27,11 +28,13 @@ class AudioStream(Response):
         self.media_type = encoder.media_type
         self._speech = speech
         self._encoder = encoder
+        self._spans = Spans()
         self.init_headers({**headers, "cache-control": "no-store"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send(send))
         gone = asyncio.ensure_future(_disconnect(receive))
+        self._spans = scope["state"]["spans"]
         error: BaseException | None = None
         try:
             await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -57,13 +60,15 @@ class AudioStream(Response):
         try:
             async for pcm in self._speech:
                 # A second of mp3 costs milliseconds: in a thread, or the event loop would stand still for them.
-                data = await asyncio.to_thread(self._encoder.encode, pcm)
+                with self._spans.timed("encode"):
+                    data = await asyncio.to_thread(self._encoder.encode, pcm)
                 if data and not begun:
                     await _unless_stalled(send, start)
                     begun = True
                 if data:
                     await _unless_stalled(send, {"type": "http.response.body", "body": data, "more_body": True})
-            rest = await asyncio.to_thread(self._encoder.finish)
+            with self._spans.timed("encode"):
+                rest = await asyncio.to_thread(self._encoder.finish)
         except ClientGone:
             raise  # nothing is broken but its reader
         except ServerError:

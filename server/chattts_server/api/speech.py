@@ -31,8 +31,9 @@ async def speech(request: Request, body: Annotated[SpeechRequest, Body()]) -> Re
     # What the client asked for decides how its latency is counted: only an explicit stream is one.
     delivery: Delivery = "full" if body.stream_format is None else "stream"
     speak = _synthesis(request).speak
-    utterance = _utterance(request, body, body.input, delivery)
-    if body.response_format == "wav" and delivery == "full":
+    whole = body.response_format == "wav" and delivery == "full"
+    utterance = _utterance(request, body, body.input, delivery, whole)
+    if whole:
         return await _whole(request, await _unless_gone(request, speak(utterance)))
     encoder = ENCODERS[body.response_format]()  # first: when it fails, no place is taken yet
     spoken = await _unless_gone(request, speak(utterance))
@@ -41,7 +42,7 @@ async def speech(request: Request, body: Annotated[SpeechRequest, Body()]) -> Re
 
 @router.post("/tts", response_class=Response, summary="The short form: text in, wav out")
 async def tts(request: Request, body: Annotated[TtsRequest, Body()]) -> Response:
-    spoken = await _unless_gone(request, _synthesis(request).speak(_utterance(request, body, body.text, "full")))
+    spoken = await _unless_gone(request, _synthesis(request).speak(_utterance(request, body, body.text, "full", True)))
     return await _whole(request, spoken)
 
 
@@ -51,7 +52,8 @@ async def _whole(request: Request, spoken: Speech) -> Response:
 
     try:
         pcm = await _unless_gone(request, collect())
-        wav = await _as_wav(pcm)
+        with request.scope["state"]["spans"].timed("encode"):
+            wav = await _as_wav(pcm)
     except BaseException as error:
         spoken.close(error)
         raise
@@ -66,7 +68,7 @@ async def _as_wav(pcm: bytes) -> bytes:
     return await asyncio.to_thread(encode_whole, "wav", pcm)
 
 
-def _utterance(request: Request, body: Common, text: str, delivery: Delivery) -> Utterance:
+def _utterance(request: Request, body: Common, text: str, delivery: Delivery, whole: bool) -> Utterance:
     settings: Settings = request.app.state.settings
     arrived: float = request.scope["state"]["arrived"]
     timeout = settings.request_timeout_seconds
@@ -82,7 +84,18 @@ def _utterance(request: Request, body: Common, text: str, delivery: Delivery) ->
         arrived=arrived,
         connected=arrived if connection is None else connection.opened,
         deadline=arrived + timeout,
+        whole=whole,
+        caller=request.scope["state"].get("caller", ""),
+        fingerprint=_fingerprint(request, body),
+        spans=request.scope["state"]["spans"],
     )
+
+
+def _fingerprint(request: Request, body: Common) -> int:
+    """By it a client is known that comes back as it was told. Only a hash is kept, with a key of this process."""
+    named = request.headers.get("idempotency-key")
+    address = "" if request.client is None else request.client.host
+    return hash(named) if named else hash((address, body.model_dump_json()))
 
 
 def _synthesis(request: Request) -> Synthesis:

@@ -1,7 +1,7 @@
 """How many seconds a text will sound: the splitter's guess, corrected by what the rows of this process came to.
 
-Learned per language, because voices hurry in one and not in the other. Nothing is kept over a restart: the guess alone is
-then right within the bounds, and a minute of speech teaches again. Pure.
+Learned per language, because voices hurry in one and not in the other. Nothing is kept over a restart: the guess
+alone is then right within the bounds, and a minute of speech teaches again. Pure.
 """
 
 from __future__ import annotations
