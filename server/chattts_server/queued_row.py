@@ -36,10 +36,6 @@ class QueuedRow:
         self._turn = queue.enter(caller, seconds, self._start)
 
     @property
-    def began(self) -> bool:
-        return self._row is not None
-
-    @property
     def waited_seconds(self) -> float:
         """For its turn; the engine counts what comes after."""
         return 0.0 if self.submitted is None else self.submitted - self.entered

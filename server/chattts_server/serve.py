@@ -1,4 +1,4 @@
-"""Listens, and ends well: SIGTERM drains, a second one ends at once. Beside http_protocol.py the only one that knows uvicorn."""
+"""Listens, and ends well: SIGTERM drains, a second one ends at once. Knows uvicorn, as http_protocol.py does."""
 
 from __future__ import annotations
 

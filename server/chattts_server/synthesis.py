@@ -227,13 +227,15 @@ class Speech:
         for _ in range(1 if streamed else len(self._pieces)):
             self._submit_next()
         row = self._rows[0]
+        where: Literal["queue", "engine"] = "queue"
         try:
             async with asyncio.timeout(max(0.0, self._time_left())):
                 await row.turn()
+            where = "engine"
             async with asyncio.timeout(max(0.0, self._time_left()) + ENGINE_SAYS_SECONDS):
                 self._first = await anext(row)
         except TimeoutError:
-            raise _late("engine" if row.began else "queue") from None
+            raise _late(where) from None
         except StopAsyncIteration:
             raise EngineFailure("the speech engine made no audio", code="engine_failed") from None
         self._first_at = self._owner.clock()

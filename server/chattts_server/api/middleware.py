@@ -22,6 +22,7 @@ MAX_CONNECTION_SECONDS = 60.0
 MAX_CONNECTION_REQUESTS = 1000
 REQUEST_ID = "x-request-id"
 _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # of a proxy before us; anything else could forge a log
+GONE = 499  # nobody was there to be answered
 PROBES = ("/livez", "/readyz", "/startupz")  # asked every few seconds: a line only when they fail
 log = logging.getLogger(__name__)
 TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes"
@@ -75,11 +76,12 @@ class RequestFrame:
             status = status or 500
             raise
         finally:
-            self._tell(scope, Span(_route(scope), began, self._clock()), status, whole)
+            self._tell(scope, Span(_route(scope), began, self._clock()), status or GONE, whole)
 
     def _tell(self, scope: Scope, request: Span, status: int, whole: bool) -> None:
         """No path and no query, which may hold anything: the route."""
-        told: dict[str, str | int | float] = {"method": scope["method"], "route": request.name, "status": status}
+        told: dict[str, str | int | float] = {"request_id": scope["state"]["request_id"], "method": scope["method"]}
+        told |= {"route": request.name, "status": status}
         if not whole and status != 500:
             told["ended"] = "early"  # the client has gone, or the stream broke
         if caller := scope["state"].get("caller"):
