@@ -63,7 +63,7 @@ DIGITS = b'{"text":"a","x":' + b"9" * 4400 + b"}"
 CLOSE = b"Connection: close\r\n"
 BAD = {
     "no http": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), [400]),
-    "no version": (b"GET /\r\n\r\n", [400]),
+    "no version": (b"GET /nothing\r\n\r\n", [404]),
     "a space in a header's name": (b"GET /livez HTTP/1.1\r\nHost : x\r\n\r\n", [400]),
     "two lengths": (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello", [400]),
     "length and chunks": (HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", [400]),
