@@ -29,7 +29,8 @@ def attacked(server, examples, folder):
     before = resident_bytes(pid)
     run = subprocess.run(
         [
-            sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "schemathesis.toml"), "run", f"{url}/openapi.json", "--checks", CHECKS, "--seed", "7",
+            sys.executable, "-m", "schemathesis.cli", "--config-file", str(folder / "schemathesis.toml"), "run",
+            f"{url}/openapi.json", "--checks", CHECKS, "--seed", "7",
             "--phases", "examples,coverage,fuzzing,stateful", "--max-examples", str(examples), "--no-color",
             "--generation-database", "none", "--suppress-health-check", "all", "--request-timeout", "20",
         ],

@@ -1,6 +1,7 @@
 """Rows R1, R2, R4 and R14 in their short forms: a server process under more load than it can carry, and told to end.
 
-The engine is a process of its own that hums: 4 rows of 5 ms a step are some 17 audio seconds a second.
+The engine is a process of its own that hums: 4 rows of 20 ms a step are 4 audio seconds a second. So little that ten
+times as much is no load for the machine: what is measured is what the server decides, not how busy its neighbours are.
 """
 
 import asyncio
@@ -23,9 +24,9 @@ from tests.server.harness import speech, until
 from tests.server.test_process import start  # noqa: F401  the fixture
 
 pytestmark = pytest.mark.engine
-ENGINE = ("--step-seconds", "0.005", "--rows", "4", "--throughput", "16")
+ENGINE = ("--step-seconds", "0.02", "--rows", "4", "--throughput", "4")
 AUDIO = 0.5  # seconds, of each request
-CAPACITY = 30.0  # requests a second, a little less than the engine does
+CAPACITY = 7.5  # requests a second, a little less than the engine does
 SLO = 1.2
 # For p99 <= 1.5 SLO the wait must leave room for the making: ADR 9.
 LIMITS = {"CHATTTS_MAX_QUEUE_WAIT_MILLISECONDS": "1000", "CHATTTS_SLO_MILLISECONDS": "1200"}
@@ -94,7 +95,8 @@ async def overload(server, seconds, rate=10 * CAPACITY):
 def holds(server, tally, refused, probes, grown, seconds):
     kinds, latencies = tally.kinds, tally.latencies
     figures = (
-        f"{dict(kinds)}; admitted p99 {percentile(latencies, 0.99):.2f} s, refused p99 {percentile(refused, 0.99) * 1e3:.0f} ms, "
+        f"{dict(kinds)}; admitted p99 {percentile(latencies, 0.99):.2f} s, "
+        f"refused p99 {percentile(refused, 0.99) * 1e3:.0f} ms, "
         f"livez p99 {percentile(probes, 0.99) * 1e3:.0f} ms, grown {grown / 2**20:.1f} MiB, "
         f"client's own lag p99 {percentile(tally.lags, 0.99) * 1e3:.0f} ms"
     )
@@ -116,10 +118,9 @@ async def is_back(server):
 
 
 async def test_r02_r14_ten_times_too_much_for_ten_seconds(start):  # noqa: F811
-    """The wait of who is admitted, the time of a refusal, the probes: all from a client in another process's place."""
     server = start(*ENGINE, **LIMITS)
     server.line("engine ready")
-    holds(server, *await overload(server, 8, 6 * CAPACITY), seconds=8)
+    holds(server, *await overload(server, 10), seconds=10)
     await is_back(server)
 
 
@@ -132,22 +133,22 @@ async def test_r02_r14_ten_times_too_much_for_two_minutes(start):  # noqa: F811
 
 
 async def test_a_retry_after_holds_in_a_real_server(start):  # noqa: F811
-    """Three times too much for 5 s, then half: who was refused and came as told got in."""
+    """Three times too much for 8 s, then half: who was refused and came as told got in."""
     server = start(*ENGINE, **LIMITS)
     server.line("engine ready")
     overloaded, _ = await asyncio.gather(
-        offered(server.url, 3 * CAPACITY, 5, retries=1), later(offered, server.url, CAPACITY / 2, 15)
+        offered(server.url, 3 * CAPACITY, 8, retries=1), later(offered, server.url, CAPACITY / 2, 12)
     )
     retries = overloaded[0].tally.retries
     print(retries)
     assert retries.missing == 0
     assert retries.longest_s <= 60
-    assert retries.obeyed > 100
+    assert retries.obeyed > 40
     assert retries.admitted >= 0.95 * retries.obeyed
 
 
 async def later(act, *arguments):
-    await asyncio.sleep(5)
+    await asyncio.sleep(8)
     return await act(*arguments)
 
 
@@ -170,12 +171,12 @@ async def rolled(server, minimum):
     url, kinds, gone = server.url, Counter(), asyncio.Event()
     server.line("engine ready")
     clients = [asyncio.create_task(steady(url, number, gone, 0.4, kinds)) for number in range(6)]
-    while kinds["ok"] < minimum:
+    while kinds["ok"] < minimum:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     server.process.send_signal(signal.SIGTERM)
     told = time.monotonic()
     async with aiohttp.ClientSession() as session:
-        while (await session.get(url + "/readyz")).status != 503:
+        while (await session.get(url + "/readyz")).status != 503:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     unready = time.monotonic() - told
     await asyncio.gather(*clients)
