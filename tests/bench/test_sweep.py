@@ -1,5 +1,6 @@
 """The sweep's reading of wrk, its verdict and its page; both client programs on a service that behaves."""
 
+import asyncio
 import re
 import shutil
 from datetime import UTC, datetime
@@ -7,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from bench.sweep import AGREE, Held, Row, by_us, by_wrk, read_wrk, report
-from tests.bench.fake_service import FakeService
+from tests.bench.fake_service import FakeService, serving
 
 LINE = 'SWEEP {"ok": 50, "refused": 3, "other": 1, "errors": 2, "seconds": 5.0, "p50_s": 0.2, "p99_s": 0.4}\n'
 
@@ -44,9 +45,7 @@ def test_the_page_has_a_line_for_each_number_of_clients_and_the_claims():
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed (Debian: apt-get install wrk)")
 async def test_both_programs_count_alike():
     """50 ms an answer and 5 clients are 100 requests a second at most."""
-    import asyncio
-
-    async with FakeService(delay=0.05) as service:
+    async with serving(FakeService(delay=0.05)) as service:
         ours = await by_us(service.url, 5, 2.0, 1.0)
         wrk = await asyncio.to_thread(by_wrk, service.url, 5, 2.0, 1.0)
     assert 60 < ours.qps <= 100

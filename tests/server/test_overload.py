@@ -166,6 +166,14 @@ async def steady(url, number, until_refused, seconds, kinds):
     await client.aclose()
 
 
+async def is_ready(session, url):
+    try:
+        async with session.get(url + "/readyz") as answer:
+            return answer.status == 200
+    except aiohttp.ClientConnectionError:
+        return False
+
+
 async def rolled(server, minimum):
     """Clients at full load through a SIGTERM; (what became of each request, seconds to unready, to the exit)."""
     url, kinds, gone = server.url, Counter(), asyncio.Event()
@@ -176,7 +184,7 @@ async def rolled(server, minimum):
     server.process.send_signal(signal.SIGTERM)
     told = time.monotonic()
     async with aiohttp.ClientSession() as session:
-        while (await session.get(url + "/readyz")).status != 503:  # noqa: ASYNC110
+        while await is_ready(session, url):
             await asyncio.sleep(0.02)
     unready = time.monotonic() - told
     await asyncio.gather(*clients)
