@@ -132,7 +132,7 @@ PAGE = """\
 # Client sweep: 10 to 100 clients in a closed loop
 
 Made by `make bench-sweep`, {date}. {about}
-Each cell: {seconds:g} s of {characters} Chinese characters on `POST /tts`, {max_seconds:g} s of audio, kept connections.
+A cell: {seconds:g} s of {characters} Chinese characters on `POST /tts`, {max_seconds:g} s of audio; connections stay.
 `wrk` (Lua script, one thread) and our own client run in turn on the same server; QPS counts answers of 200.
 
 | clients | QPS ours | QPS wrk | apart | p50 s | p99 s | wrk p50 s | wrk p99 s | 429 | failed | memory MB |

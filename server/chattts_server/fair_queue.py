@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 
 def places_for(rows: int) -> int:
@@ -20,7 +21,7 @@ def places_for(rows: int) -> int:
 class Turn:
     caller: str
     start: Callable[[Turn], None]  # called once, when the turn has come
-    state: str = "waiting"  # inside, left
+    state: Literal["waiting", "inside", "left"] = "waiting"
 
 
 class FairQueue:

@@ -95,7 +95,7 @@ class RequestFrame:
             span = Span(f"{scope['method']} {request.name}", request.start, request.end, attributes)
             told["trace_id"] = self._traces.emit(span, scope["state"]["spans"], Headers(scope=scope))
         told["milliseconds"] = round((request.end - request.start) * 1000, 1)
-        log.log(logging.ERROR if status >= 500 and status != 503 else logging.INFO, "request", extra=told)
+        log.log(logging.ERROR if status == 500 else logging.INFO, "request", extra=told)
 
     def _is_old(self, connection: Connection | None) -> bool:
         if connection is None:
