@@ -47,7 +47,7 @@ class SpeechProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._in_head and began_before:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._too_large = True
                 self.send_400_response("")
 
@@ -86,6 +86,12 @@ class SpeechProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         self._lose_patience()
+        others = bool(self.pipeline) or (self._answering and not self.cycle.more_body)
+        if others or (self._answering and self.cycle.response_started):  # nothing may be mixed into an answer
+            self.transport.abort()
+            return
+        if self.transport.is_closing():
+            return
         body = json.dumps(body_of(InvalidRequest(message, code=code), uuid.uuid4().hex)).encode()
         head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head.encode() + body)
@@ -101,13 +107,18 @@ class SpeechProtocol(HttpToolsProtocol):
             self._patience = None
 
     def _waited_enough(self) -> None:
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if answering and (self._in_head or not self.cycle.more_body):
+        if self._answering and (self._in_head or not self.cycle.more_body):
             self._be_patient(HEAD_SECONDS)  # a pipelined request waits for ours: nothing is read meanwhile
-        elif answering:
+        elif self._answering:
             self.transport.abort()  # its body does not come
-        elif not self.transport.is_closing():
+        elif self._in_head:
             self._refuse(408, "request_timeout", "the request did not come in time")
+        else:
+            self.transport.close()  # it never asked for anything
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
 
 def _bound_buffers(transport: asyncio.Transport) -> None:

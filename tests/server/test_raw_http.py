@@ -155,6 +155,14 @@ async def test_r19_pipelined_requests_are_answered_in_order(running):
     assert statuses(await sent(running, probe * 500 + missing)) == [200] * 500 + [404]
 
 
+async def test_r19_garbage_after_a_request_is_not_mixed_into_its_answer(running):
+    good = await sent(running, GOOD.replace(b"Host", CLOSE + b"Host").replace(b"0.1", b"  5"))
+    assert statuses(good) == [200]
+    answer = await sent(running, GOOD.replace(b"0.1", b"  5"), b"\x00garbage\r\n\r\n")
+    assert b"malformed" not in answer
+    assert statuses(answer) in ([], [200])
+
+
 async def test_r19_a_client_that_closes_its_half_leaves_nothing_behind(running):
     async with connection(running) as (reader, writer):
         writer.write(GOOD.replace(b"0.1", b" 30"))
