@@ -17,6 +17,8 @@ from chattts_server.engine.nouns import StepReport
 MEMORY_SECONDS = 5.0  # of work, over which throughput is averaged
 # While others are expected back, those that come for the first time leave them so much of the queue.
 NEWCOMERS_SHARE = 0.35
+# Retry-After is in whole seconds, so those who were told the same one may come together: a promise bends the bound.
+ROUNDING_SECONDS = 1.0
 # Each caller's own wait is bounded; all together may pile up more, as one who floods makes no room for others at once.
 ALL_CALLERS = 3.0
 
@@ -132,7 +134,7 @@ class Admission:
         if kept is not None and kept.due > now + EARLY_SECONDS:  # the line is longer than can be told at once
             told = self.appointments.put_off(kept, now, kept.due - now, jitter)
             return Refusal("queue_full", kept.due - now, told)
-        bound = self._newcomers_bound(now) if kept is None else self.max_wait
+        bound = self._newcomers_bound(now) if kept is None else self.max_wait + ROUNDING_SECONDS
         if wait > bound or self._wait_of_all() > ALL_CALLERS * self.max_wait:
             return Refusal("queue_full", wait, self._come_again(now, ask, kept, wait - bound, jitter))
         ready = now + wait + (own if ask.whole else 0.0)

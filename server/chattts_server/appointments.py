@@ -17,8 +17,8 @@ LONGEST_BOOKED_SECONDS = 600.0  # beyond it nobody is still there
 MAX_ENTRIES = 5_000  # of one caller; some 2 MB
 SHARE = 0.9  # of the throughput is booked; the rest is for what was predicted too short, and for newcomers
 EARLY_SECONDS = 0.02  # nobody sleeps less than it was told; more would let strangers with the same text go first
-GRACE_SECONDS = 5.0  # after which one that was expected does not come any more
-SHOW_MEMORY = 50.0  # appointments, over which the share of those that are kept is averaged
+GRACE_SECONDS = 2.0  # after which one that was expected does not come any more
+SHOW_MEMORY = 20.0  # appointments, over which the share of those that are kept is averaged
 LEAST_SHOW = 0.25  # even of clients that never came, so many might
 
 
@@ -102,8 +102,8 @@ class Appointments:
     def expected_audio_seconds(self, now: float, within: float) -> float:
         """Audio of those that will probably come back within so many seconds (at most 60)."""
         self._forget_missed(now)
-        first = int(now - GRACE_SECONDS)
-        return self.show * sum(self._seconds.get(second, 0.0) for second in range(first, int(now + within) + 1))
+        seconds = range(int(now), int(now + within) + 1)  # who is late by more than that will hardly come any more
+        return self.show * sum(self._seconds.get(second, 0.0) for second in seconds)
 
     def _forget_missed(self, now: float) -> None:
         while self._by_time and self._by_time[0][0] + GRACE_SECONDS < now:

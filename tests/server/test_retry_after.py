@@ -21,9 +21,10 @@ def first_retries(crowd):
     return len(refused), sum(request.tries == 2 and request.admitted is not None for request in refused) / len(refused)
 
 
+@pytest.mark.parametrize("max_wait", [3.0, 1.0])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_who_obeys_gets_in_on_the_first_retry(seed):
-    crowd = burst(seed)
+def test_who_obeys_gets_in_on_the_first_retry(seed, max_wait):
+    crowd = burst(seed, max_wait=max_wait)
     refused, kept = first_retries(crowd)
     assert refused > 400
     assert kept >= 0.95
@@ -31,7 +32,7 @@ def test_who_obeys_gets_in_on_the_first_retry(seed):
     told = [seconds for request in crowd.requests for seconds in request.told]
     assert 1 <= min(told) <= max(told) <= 60
     assert len(set(told)) > 20, "spread, not all at once"
-    assert crowd.longest_queue <= 1.2 * 3.0
+    assert crowd.longest_queue <= max_wait + 1.0 + 0.3  # the bound, the second of rounding, the last one's own audio
 
 
 def test_most_get_in_even_when_many_ask_for_the_same_words():
@@ -58,7 +59,7 @@ def test_places_are_not_kept_for_those_who_do_not_come(obey):
     """The engine stays busy through the overload, and the bound for newcomers is nearly the whole queue again."""
     crowd = Crowd(3, obey=obey).arrive(poisson(random.Random(9), (0, 60, 3 * CAPACITY))).run(60)
     assert sum(crowd.served.values()) >= 0.93 * 60 * RATE  # the first batch has to be spoken, too
-    assert crowd.admission.appointments.show < 0.1 + obey
+    assert crowd.admission.appointments.show < (0.8 if obey else 0.1)
     if obey == 0.0:
         assert crowd.admission._newcomers_bound(60.0) > 0.8 * 3.0
 
@@ -115,6 +116,7 @@ def test_a_key_that_comes_rarely_does_not_notice_one_that_floods():
     rare = [request for request in crowd.requests if request.caller == "rare"]
     assert len(rare) > 60
     assert all(request.tries == 1 and request.admitted is not None for request in rare)
-    assert waits(crowd, "rare")[int(0.99 * len(rare))] < 1.0
+    assert waits(crowd, "rare")[len(rare) // 2] < 0.6
+    assert waits(crowd, "rare")[int(0.99 * len(rare))] < 1.5  # a row takes a second, and four wait in the engine
     flood = sorted(r.started - r.born for r in crowd.requests if r.caller == "flood" and r.started is not None)
     assert flood[len(flood) // 2] > 1.5  # which waits, as a full server lets it
