@@ -37,7 +37,7 @@ def test_how_far_apart_they_are(ours, wrk, apart):
 def test_the_page_has_a_line_for_each_number_of_clients_and_the_claims():
     page = report([row(n, ours=n / 10) for n in (10, 20)], "2 cores.", datetime(2026, 1, 2, tzinfo=UTC), 5.0, 3.0)
     assert re.findall(r"^\| (\d+) \|", page, re.M) == ["10", "20"]
-    assert "| this run, at 20 clients | 2.0 |" in page
+    assert "| this run, 20 clients, 3 s of audio each | 2.0 |" in page
     assert "7.3" in page
     assert "2026-01-02" in page
 
