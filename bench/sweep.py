@@ -147,7 +147,7 @@ Furthest apart: {apart:.1%}; the bar is {agree:.0%}, and {verdict}.
 ## Beside the figures that people know
 A widely read recipe gives these for 12 characters on one T4. They are its claims, not measurements of ours, and of
 another machine, other weights and some 3 s of audio each; the rows are here because its readers look for them. Its 7.3
-QPS with 60 clients in a closed loop would mean 8.2 s for each (Little's law), not 0.13 s: latency and rate cannot both hold.
+QPS with 60 clients in a closed loop would mean 8.2 s for each (Little's law), not 0.13 s.
 
 | | QPS | p50 s | p99 s | memory MB |
 |---|---|---|---|---|
