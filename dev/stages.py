@@ -65,6 +65,7 @@ STAGES = (
     ),
     Stage("end to end", ("all", "e2e"), (*PYTEST, "-s", "tests/e2e", "-m", "not long"), 900),
     Stage("engine, long", ("long",), (*PYTEST, "-s", "tests/server", "-m", "engine and long"), 2400),
+    Stage("fuzz, long", ("long",), (*PYTEST, "-s", "tests/fuzz", "-m", "long"), 300),
     Stage("long", ("long",), (*PYTEST, "-s", "tests/e2e", "-m", "long"), 1800),
 )
 

@@ -85,7 +85,7 @@ def main() -> int:
     result = {
         "slots": {arm.name: arm.model.slots for arm in ours.values()},
         "step": costs,
-        "memory_gb_per_second": memory_gb_per_second(),
+        "memory_gb_per_second": memory_gb_per_second(device),
         **_result(arguments, device, measured, ratios),
     }
     write_report(result, ROOT / "bench" / "results" / "engine.json", ROOT / "docs" / "benchmarks.md")

@@ -34,7 +34,7 @@ def step_cost(ours: Ours) -> dict[str, Any]:
         model.step(slots)
     multiply = _products(model, len(slots))
     with torch.inference_mode():
-        steps, products = _in_turns([lambda: model.step(slots), multiply])
+        steps, products = _in_turns([lambda: model.step(slots), multiply], model.device)
         with _Counter() as counter:
             model.step(slots)
     layers = sum(made.inputs * made.outputs for layer in model.gpt.layers for made in layer.products)
@@ -51,33 +51,35 @@ def step_cost(ours: Ours) -> dict[str, Any]:
     }
 
 
-def memory_gb_per_second() -> float:
+def memory_gb_per_second(device: torch.device) -> float:
     """Of a sum over a quarter of a gigabyte: what the products could be read with."""
-    values = torch.ones(64 * 2**20)
+    values = torch.ones(64 * 2**20, device=device)
     values.sum()
-    (seconds,) = _in_turns([lambda: values.sum()])
+    (seconds,) = _in_turns([lambda: values.sum()], device)
     return 4 * len(values) / seconds / 1e9
 
 
 def _products(model: Slots, rows: int) -> Callable[[], None]:
     blocks, size = model.gpt.row_counts.blocks(rows)
     products = [made for layer in model.gpt.layers for made in layer.products]
-    given = [(made, torch.randn(blocks * size, made.inputs)) for made in products]
+    given = [(made, torch.randn(blocks * size, made.inputs, device=model.device)) for made in products]
 
     def multiply() -> None:
         for made, x in given:
             multiplied(made, x, size)
-        model.gpt.code_logits(torch.zeros(rows, model.width))
+        model.gpt.code_logits(torch.zeros(rows, model.width, device=model.device))
 
     return multiply
 
 
-def _in_turns(acts: Sequence[Callable[[], object]]) -> list[float]:
+def _in_turns(acts: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
     times: list[list[float]] = [[] for _ in acts]
     for _ in range(TIMES):
         for act, taken in zip(acts, times, strict=True):
             began = time.perf_counter()
             act()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
             taken.append(time.perf_counter() - began)
     return [statistics.median(taken) for taken in times]
 

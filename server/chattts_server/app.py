@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chattts_server import __version__
 from chattts_server.admission import Admission
-from chattts_server.api import health, models, problems, speech
+from chattts_server.api import health, models, problems, realtime, speech
 from chattts_server.api.middleware import BodyLimit, RequestFrame
 from chattts_server.budget import Budget
 from chattts_server.config import Settings
@@ -60,8 +60,9 @@ def create_app(
     app = FastAPI(title="ChatTTS speech server", version=__version__, lifespan=lifespan)
     app.state.settings = settings
     app.state.synthesis = synthesis
+    app.state.patience = realtime.Patience()
     app.state.checkpoint = open_checkpoint(settings.model)
-    for router in (speech.router, models.router, health.router):
+    for router in (speech.router, realtime.router, models.router, health.router):
         app.include_router(router)
     problems.install(app)
     # Outermost last: arrival and id, then the body's limit, then the routes.

@@ -79,11 +79,11 @@ ANSWERS: dict[type[ServerError], Answer] = {
     EngineFailure: Answer(500, "server_error"),
 }
 # These are answered with 400 instead of 422: what came is no request of this shape, or is right in another form.
-MALFORMED, WHOLE_TOO_LONG = "malformed_json", "too_long_for_deadline"
+MALFORMED, WHOLE_TOO_LONG, WHOLE_TOO_MUCH = "malformed_json", "too_long_for_deadline", "too_long_for_whole"
 
 
 def answer_for(error: ServerError) -> Answer:
-    if error.code in (MALFORMED, WHOLE_TOO_LONG):
+    if error.code in (MALFORMED, WHOLE_TOO_LONG, WHOLE_TOO_MUCH):
         return Answer(400, "invalid_request_error")
     return ANSWERS[type(error)]
 

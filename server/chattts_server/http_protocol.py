@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import time
 import uuid
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request as Handshake
 
 from chattts_server.api.middleware import Connection
 from chattts_server.errors import InvalidRequest, body_of
@@ -28,7 +31,7 @@ class SpeechProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.connection = Connection(opened=time.monotonic(), abort=transport.abort)
+        self.connection = _connection(transport)
         self._head_bytes = 0
         self._in_head = False
         self._too_large = False
@@ -119,6 +122,23 @@ class SpeechProtocol(HttpToolsProtocol):
     @property
     def _answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+
+class SpeechSocket(WebSocketsSansIOProtocol):
+    """A WebSocket after its upgrade; the transport and its bounds are still those of SpeechProtocol."""
+
+    def handle_connect(self, event: Handshake) -> None:
+        self.app_state = {**self.app_state, "connection": _connection(self.transport)}
+        super().handle_connect(event)
+
+
+def _connection(transport: asyncio.Transport) -> Connection:
+    def abort() -> None:
+        """With a reset: a body that has no length and just ended would look whole (HTTP/1.0)."""
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
+
+    return Connection(opened=time.monotonic(), abort=abort)
 
 
 def _bound_buffers(transport: asyncio.Transport) -> None:

@@ -15,16 +15,18 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from chattts_server.api.middleware import MAX_BODY_BYTES
 from chattts_server.app import create_app
 from chattts_server.config import Settings
 from chattts_server.engine.client import EngineCommand
-from chattts_server.http_protocol import SpeechProtocol
+from chattts_server.http_protocol import SpeechProtocol, SpeechSocket
 from chattts_server.synthesis import Synthesis
 from chattts_server.tracing import Traces, open_traces
 
 KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that it is they who close
 # After SIGTERM a client may be just about to use its old connection: it is served once more and told to close.
 LINGER_SECONDS = 1.0
+PING_SECONDS = 20.0  # a WebSocket whose other side does not answer within as long again is closed
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +46,9 @@ class SpeechServer(uvicorn.Server):
         self._app: FastAPI = create_app(settings, command, self.fail, traces)
         super().__init__(
             uvicorn.Config(
-                self._app, host=settings.host, port=settings.port, loop="uvloop", http=SpeechProtocol, ws="none",
+                self._app, host=settings.host, port=settings.port, loop="uvloop", http=SpeechProtocol, ws=SpeechSocket,
+                ws_max_size=MAX_BODY_BYTES, ws_per_message_deflate=False,  # audio gets no smaller, and a bomb grows
+                ws_ping_interval=PING_SECONDS, ws_ping_timeout=PING_SECONDS,
                 lifespan="on", log_config=None, access_log=False, server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=1, backlog=4096,
             )
@@ -88,6 +92,7 @@ class SpeechServer(uvicorn.Server):
                     os.kill(pid, signal.SIGKILL)
             os._exit(128 + number)
         self.synthesis.draining_since = time.monotonic()  # /readyz is false and new requests get 503 from here on
+        self.synthesis.drain_begun.set()
         self._drain_task = asyncio.get_running_loop().create_task(self._drain(), name="drain")
 
     async def _drain(self) -> None:

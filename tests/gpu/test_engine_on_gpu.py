@@ -17,9 +17,13 @@ SLOTS = 8
 
 
 def slots_on(tiny, device, precision):
+    from chattts_server.engine.device_step import eager
     from chattts_server.engine.slots import Slots
 
-    return Slots(tiny / "asset", SLOTS, device, precision, rows_end=False)
+    # On a CPU the same step, computed as it comes.
+    return Slots(
+        tiny / "asset", SLOTS, device, precision, rows_end=False, capture=eager if device.type == "cpu" else None
+    )
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +104,28 @@ def test_a_row_of_nan_is_named_and_its_mate_is_unchanged(usual, prompt):
     assert usual.step([0, 1]) == ["made", "broken"]
     for _ in range(19):
         assert usual.step([0]) == ["made"]
+    assert (usual.codes(0).cpu() == expected).all()
+
+
+def test_every_step_is_one_launch_of_a_graph(usual, prompt, device):
+    import torch
+
+    before = usual.device_step.launches
+    alone(usual, row(prompt(TEXTS[0]), STEPS), 0)
+    assert usual.device_step.launches == before + STEPS
+    if device.type == "cuda":
+        assert all(isinstance(replay.__self__, torch.cuda.CUDAGraph) for replay in usual.device_step.graphs.values())
+
+
+def test_a_step_is_launched_before_the_last_one_is_heard_of(usual, prompt):
+    one = row(prompt(TEXTS[0]), STEPS)
+    expected = alone(usual, one, 0)
+    join(usual, 0, one, 0)
+    usual.launch([0])
+    for _ in range(STEPS - 1):
+        usual.launch([0])
+        assert usual.outcomes() == ["made"]
+    assert usual.outcomes() == ["made"]
     assert (usual.codes(0).cpu() == expected).all()
 
 

@@ -4,7 +4,8 @@ Some characters of a text make things happen, so that a test chooses by what it 
 毒 the step raises, 坏 the row is refused as invalid, 亡 the process dies, 停 the step hangs, 失 the device is lost,
 满 there is memory for a step of this row alone only, 乱 a step makes values that are not finite, 空 the first step is
 the end, as often as it is written.
---log gets a line per event.
+A row of the text stage answers with tokens that follow from its seed, and where 哑 is written with [break_0] alone.
+--log gets a line per event, prompts among them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import faulthandler
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,20 +31,25 @@ from chattts_server.engine.nouns import (
 )
 from chattts_server.engine.process import Engine, abandon
 from chattts_server.engine.speech_model import DeviceLost, Outcome, Piece
-from chattts_server.engine.vocabulary import bert_entries
+from chattts_server.engine.vocabulary import BERT_ENTRIES, CHATTTS_TOKENS, bert_entries
 from chattts_server.engine.wire import EnginePort
 
 WIDTH = 8
 ENTRIES = bert_entries()
-POISON, INVALID, DIE, HANG, LOST, FULL, NAN, EMPTY = (ENTRIES.index(character) for character in "毒坏亡停失满乱空")
+POISON, INVALID, DIE, HANG, LOST, FULL, NAN, EMPTY, MUTE = (
+    ENTRIES.index(character) for character in "毒坏亡停失满乱空哑"
+)
 NAN_STEP = 30
+BREAK_0 = BERT_ENTRIES + CHATTTS_TOKENS.index("[break_0]")
 
 
 class HummingModel:
     """Steps that only take time; a row's sound is a hum of its seed, whatever its text."""
 
-    def __init__(self, slots: int, seconds_per_step: float, log: Callable[[str], None]) -> None:
+    def __init__(self, slots: int, seconds_per_step: float, log: Callable[[str], None], late: int = 0) -> None:
         self.slots = slots
+        self.late = late
+        self._launched: deque[list[Outcome]] = deque()
         self._seconds_per_step = seconds_per_step
         self._log = log
         self._rows: dict[int, Submit] = {}
@@ -56,6 +63,7 @@ class HummingModel:
 
     def join(self, slot: int, row: Submit, seed: int) -> int:
         self._log(f"join {row.id}")
+        self._log(f"{row.stage} prompt {' '.join(map(str, row.token_ids))}")
         if DIE in row.token_ids:
             os._exit(1)
         self._rows[slot], self._steps[slot], self._seeds[slot] = row, 0, seed
@@ -64,6 +72,12 @@ class HummingModel:
 
     def prefill(self, slot: int) -> None:
         pass
+
+    def launch(self, slots: Sequence[int]) -> None:
+        self._launched.append(self.step(slots))
+
+    def outcomes(self) -> list[Outcome]:
+        return self._launched.popleft()
 
     def step(self, slots: Sequence[int]) -> list[Outcome]:
         ids = {token for slot in slots for token in self._rows[slot].token_ids}
@@ -95,6 +109,8 @@ class HummingModel:
         self._empty[slot] -= 1
 
     def tokens(self, slot: int, steps: int) -> list[int]:
+        if MUTE in self._rows[slot].token_ids:
+            return [BREAK_0] * steps
         return [self._seeds[slot] % 1000 + step for step in range(steps)]
 
     def vocode(self, pieces: Sequence[Piece]) -> list[np.ndarray]:

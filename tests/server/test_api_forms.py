@@ -6,7 +6,7 @@ import threading
 import pytest
 import pytest_asyncio
 
-from chattts_server.audio.encode import encode_whole
+from chattts_server.audio.chain import as_whole_wav
 from tests.server.harness import ONE_SECOND, code_of, duration, speech
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -48,13 +48,16 @@ BAD = [
     ({"input": "😀？"}, 422, "unreadable_text"),
     ({"input": "好", "voice": "nobody"}, 422, "unknown_voice"),
     ({"input": "好", "voice": "seed:x"}, 422, "unknown_voice"),
-    ({"input": "好", "response_format": "flac"}, 422, "unsupported_format"),
-    ({"input": "好", "stream_format": "sse"}, 422, "unsupported_format"),
+    ({"input": "好", "response_format": "midi"}, 422, "unsupported_format"),
+    ({"input": "好", "stream_format": "websocket"}, 422, "unsupported_format"),
     ({"input": "好", "temperature": 0}, 422, "invalid_value"),
     ({"input": "好", "top_k": 100_000}, 422, "invalid_value"),
     ({"input": "好", "max_seconds": -1}, 422, "invalid_value"),
-    ({"input": "好", "speed": 2.0}, 422, "invalid_value"),
-    ({"input": "好", "sample_rate": 8000}, 422, "invalid_value"),
+    ({"input": "好", "speed": 0.24}, 422, "invalid_value"),
+    ({"input": "好", "speed": 4.01}, 422, "invalid_value"),
+    ({"input": "好", "sample_rate": 44100}, 422, "invalid_value"),
+    ({"input": "好", "denoise": 512}, 422, "invalid_value"),
+    ({"input": "好", "voice": {"id": "alloy", "name": "x"}}, 422, "invalid_value"),
     ({"voice": "alloy"}, 422, "invalid_value"),
     ([1, 2], 422, "invalid_value"),
 ]
@@ -115,11 +118,11 @@ async def test_long_text_comes_in_order_and_whole(running):
 async def test_a_long_answer_is_encoded_beside_the_event_loop(running, monkeypatch):
     threads = []
 
-    def encode(kind, pcm):
+    def encode(sound, pcm):
         threads.append((len(pcm) > 10 * 4 * 24000, threading.current_thread() is threading.main_thread()))
-        return encode_whole(kind, pcm)
+        return as_whole_wav(sound, pcm)
 
-    monkeypatch.setattr("chattts_server.api.speech.encode_whole", encode)
+    monkeypatch.setattr("chattts_server.api.speech.as_whole_wav", encode)
     await speech(running, response_format="wav", max_seconds=1)
     await speech(running, "今天天气很好。" * 20, response_format="wav", max_seconds=20)
 

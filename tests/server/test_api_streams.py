@@ -12,7 +12,9 @@ from tests.server.harness import speech, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LONG = {"input": "今天天气很好。" * 20, "response_format": "pcm", "max_seconds": 40}
-ONE_WAITS_FOR_A_SECOND = ("--throughput", "40")  # with the limit of 0.5 s, LONG alone fills the ledger
+# What the buffers of a connection and the credit of a row hold: nobody has to read for it to be made.
+SHORT = {"max_seconds": 6}
+ONE_WAITS_FOR_LONGER = ("--throughput", "10")  # with the limit of 0.5 s, SHORT alone fills the ledger
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -37,9 +39,9 @@ async def unread(running, **changes):
 
 
 async def test_audio_that_is_made_holds_no_place_however_slowly_it_is_read(serve):
-    async with serve("--step-seconds", "0.001", *ONE_WAITS_FOR_A_SECOND, max_queue_wait_milliseconds="500") as running:
+    async with serve("--step-seconds", "0.001", *ONE_WAITS_FOR_LONGER, max_queue_wait_milliseconds="500") as running:
         admission = running.server.synthesis.admission
-        reading = unread(running)
+        reading = unread(running, **SHORT)
         entering = asyncio.create_task(reading.__aenter__())
         await until(lambda: admission.inflight == 1)
         assert (await speech(running, max_seconds=1)).status_code == 429  # nothing of it is made yet
@@ -76,3 +78,32 @@ async def test_a_reader_slower_than_the_limit_that_goes_on_is_served(running, mo
             size += len(data)
             await asyncio.sleep(0.05)
     assert size == pytest.approx(12 * 48000, rel=0.1)
+
+
+@pytest.mark.parametrize("end", ["。", "亡。"])
+async def test_an_http_1_0_body_that_breaks_is_reset_not_ended(serve, end):
+    """It has no chunks and no length: its end alone would look like a short success (nginx asks this way)."""
+    body = f'{{"input":"{"今天天气很好。" * 20}{end}","response_format":"pcm"}}'.encode()
+    async with serve() as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        head = (
+            f"POST /v1/audio/speech HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        )
+        writer.write(head.encode() + body)
+        async with asyncio.timeout(15):
+            assert b"200" in await reader.readline()
+            if end == "。":
+                assert len(await reader.read()) > 20 * 48000
+            else:
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+        writer.close()
+
+
+async def test_events_that_are_left_free_their_row(running):
+    body = LONG | {"input": LONG["input"] * 3, "stream_format": "sse"}
+    async with running.client.stream("POST", "/v1/audio/speech", json=body) as response:
+        assert (await anext(response.aiter_lines())) == "event: speech.audio.delta"
+        assert running.server.synthesis.admission.inflight == 1
+    await until(lambda: running.server.synthesis.admission.inflight == 0)
+    assert not running.server.synthesis.engine._rows

@@ -83,6 +83,21 @@ def test_a_seed_is_repeatable_and_voices_differ(server):
     assert sound(seed=5, voice="seed:1") != sound(seed=5, voice="seed:2")
 
 
+def test_refined_text_is_another_text_spoken(server):
+    """The text stage of random weights answers with random text; what counts is that it is asked and obeyed."""
+
+    def sound(**fields):
+        answer = server.post(text="今天天气很好", max_seconds=0.5, seed=5, **fields)
+        assert answer.status_code == 200
+        return hashlib.sha256(answer.content).digest()
+
+    plain, refined = sound(), sound(refine=True, oral=2, laugh=0, pause=4)
+    assert refined != plain
+    assert sound(refine=True, oral=2, laugh=0, pause=4) == refined
+    assert sound(refine=True, oral=9) != refined
+    assert sound() == plain
+
+
 def test_torch_is_mapped_in_the_engine_only(server):
     def maps(pid):
         return Path(f"/proc/{pid}/maps").read_text()

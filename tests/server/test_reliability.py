@@ -235,7 +235,8 @@ async def refused_until_ready(running, old_pid):
 async def test_r10_a_lost_device_ends_the_engine_at_once_and_another_one_is_started(running):
     engine = running.server.synthesis.engine
     pid = engine.pid
-    running_rows = [asyncio.create_task(speech(running, max_seconds=20)) for _ in range(3)]
+    # Wanted whole: a stream would be broken, which is another test.
+    running_rows = [asyncio.create_task(speech(running, max_seconds=20, response_format="wav")) for _ in range(3)]
     last_good = asyncio.create_task(speech(running, max_seconds=1))
     await until(lambda: len(engine._rows) == 4)
     waiting = [asyncio.create_task(speech(running, text, max_seconds=20)) for text in ("失", "好", "好")]
@@ -256,7 +257,7 @@ async def test_r11_a_hung_step_is_ended_by_the_watchdog_with_its_stack_in_the_lo
     async with serve("--step-seconds", "0.005", "--rows", "2", watchdog=1.0) as running:
         engine = running.server.synthesis.engine
         pid, began = engine.pid, time.monotonic()
-        rows = [asyncio.create_task(speech(running, max_seconds=20))]
+        rows = [asyncio.create_task(speech(running, max_seconds=20, response_format="wav"))]
         await until(lambda: len(engine._rows) == 1)
         rows += [asyncio.create_task(speech(running, text, max_seconds=20)) for text in ("停", "好", "好")]
         answers = await asyncio.gather(*rows)

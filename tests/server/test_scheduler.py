@@ -74,13 +74,13 @@ def test_a_finished_row_that_waits_for_its_reader_neither_steps_nor_expires():
 def test_a_listener_hears_a_small_chunk_first_then_growing_ones():
     listener = running(0, credit=24000)
     sizes = []
-    for _ in range(4):
+    for _ in range(6):
         while not wants_sound(listener):
             listener.steps += 1
         sizes.append(listener.steps - listener.vocoded)
         listener.vocoded, listener.chunks = listener.steps, listener.chunks + 1
     first = FIRST_CHUNK_STEPS
-    assert sizes == [first + LOOK_AHEAD_STEPS, 2 * first, 4 * first, min(8 * first, LARGEST_CHUNK_STEPS)]
+    assert sizes == [first + LOOK_AHEAD_STEPS, first, 2 * first, 4 * first, 8 * first, LARGEST_CHUNK_STEPS]
 
 
 def test_a_reader_that_is_behind_is_not_hurried_and_nothing_piles_up():

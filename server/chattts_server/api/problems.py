@@ -39,10 +39,10 @@ async def _server_error(request: Request, error: Exception) -> JSONResponse:
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     synthesis: Synthesis = request.app.state.synthesis
     synthesis.refuse_invalid()
-    return response_to(request, _as_invalid(cast(RequestValidationError, error).errors()[0]))
+    return response_to(request, as_invalid(cast(RequestValidationError, error).errors()[0]))
 
 
-def _as_invalid(first: dict[str, Any]) -> InvalidRequest:
+def as_invalid(first: dict[str, Any]) -> InvalidRequest:
     """The first problem, with the field's name; never the value, which may be the user's text."""
     if first["type"] == "json_invalid":
         return InvalidRequest("the body is not valid JSON", code=MALFORMED)

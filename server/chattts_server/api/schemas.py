@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from chattts_server.audio.chain import Sound
 
 MAX_CHARACTERS = 10_000
+GATE_WINDOW = 1024  # samples; when `denoise` is just true
 Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
-VoiceName = Annotated[str, Field(min_length=1, max_length=64)]
-# In the contract, and not made yet: refused rather than ignored, so that nobody gets other audio than was asked for.
-LATER: dict[str, Any] = {
-    "speed": 1.0, "sample_rate": 24000, "refine": False, "denoise": False, "oral": None, "laugh": None, "pause": None,
-}  # fmt: skip
+AudioFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+
+
+def _named_by_id(voice: Any) -> Any:
+    """OpenAI's clients may send `{"id": "..."}` for a voice of one's own."""
+    return voice["id"] if isinstance(voice, dict) and set(voice) == {"id"} else voice
+
+
+VoiceName = Annotated[str, Field(min_length=1, max_length=64), BeforeValidator(_named_by_id)]
 
 
 class Common(BaseModel):
@@ -27,20 +34,30 @@ class Common(BaseModel):
     top_k: Annotated[int, Field(ge=1, le=100)] = 20
     max_seconds: Annotated[float, Field(gt=0.0, le=600.0, description="longest audio, in seconds")] | None = None
     deadline_ms: Annotated[int, Field(ge=1, le=600_000, description="from arrival to the first audio")] | None = None
-    speed: Annotated[float, Field(ge=0.25, le=4.0)] = 1.0
+    speed: Annotated[float, Field(ge=0.25, le=4.0, description="times as fast, at the same pitch")] = 1.0
     sample_rate: Literal[8000, 16000, 24000, 48000] = 24000
+    denoise: Annotated[
+        bool | Literal[1024, 2048], Field(description="lower steady noise; the window in samples, true means 1024")
+    ] = False
     refine: bool = False
-    denoise: bool = False
-    oral: int | None = None
-    laugh: int | None = None
-    pause: int | None = None
+    language: Literal["zh", "en", "auto"] = "auto"
+    oral: Annotated[int, Field(ge=0, le=9, description="filler words; needs refine")] | None = None
+    laugh: Annotated[int, Field(ge=0, le=2, description="laughter; needs refine")] | None = None
+    pause: Annotated[int, Field(ge=0, le=7, description="pauses between words; needs refine")] | None = None
 
     @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Common:
-        for name, usual in LATER.items():
-            if getattr(self, name) != usual:
-                raise ValueError(f"{name}: this server can only do {usual!r} yet")
+    def _prosody_needs_refine(self) -> Common:
+        """ChatTTS gives these marks to its text stage alone; the speaking stage has not learnt them."""
+        for name in ("oral", "laugh", "pause"):
+            if getattr(self, name) is not None and not self.refine:
+                raise ValueError(
+                    f"{name}: needs refine, the stage that puts such marks into the text: send refine true"
+                )
         return self
+
+    def sound(self, audio_format: AudioFormat) -> Sound:
+        window = GATE_WINDOW if self.denoise is True else self.denoise or None
+        return Sound(audio_format, self.speed, self.sample_rate, window)
 
 
 class SpeechRequest(Common):
@@ -48,8 +65,8 @@ class SpeechRequest(Common):
 
     model: Annotated[str, Field(min_length=1, max_length=64)] = "chattts"
     input: Text
-    response_format: Literal["mp3", "wav", "pcm"] = "mp3"
-    stream_format: Literal["audio"] | None = None
+    response_format: AudioFormat = "mp3"
+    stream_format: Literal["audio", "sse"] | None = None
     instructions: Annotated[str, Field(max_length=MAX_CHARACTERS)] | None = None  # has no effect on this model
 
 

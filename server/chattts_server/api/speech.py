@@ -7,95 +7,124 @@ from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Body, Request, Response
+from starlette.requests import HTTPConnection
 
-from chattts_server.api.audio_response import AudioStream
+from chattts_server.api.audio_response import AudioEvents, AudioStream
 from chattts_server.api.middleware import Connection
 from chattts_server.api.schemas import Common, SpeechRequest, TtsRequest
-from chattts_server.audio.encode import ENCODERS, encode_whole
+from chattts_server.audio.chain import Chain, Sound, as_whole_wav
+from chattts_server.audio.encode import FORMATS
 from chattts_server.config import Settings
 from chattts_server.engine.nouns import SAMPLE_RATE, Sampling
 from chattts_server.errors import ClientGone
 from chattts_server.metrics import Delivery
 from chattts_server.synthesis import Speech, Synthesis, Utterance
+from chattts_server.text.tokens import Prosody
+from chattts_server.tracing import Spans
 
 router = APIRouter()
 LONG_PCM_BYTES = 10 * SAMPLE_RATE * 4  # ten seconds
-DROPPED_HEADER = "x-chattts-dropped-characters"
+DROPPED_HEADER, RATE_HEADER = "x-chattts-dropped-characters", "x-chattts-sample-rate"
 T = TypeVar("T")
 
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_MEDIA_TYPES = {chosen.media_type.split(";")[0] for chosen in FORMATS.values()}
+_SPOKEN: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The audio, or its events",
+        "content": dict.fromkeys(sorted(_MEDIA_TYPES), _BINARY) | {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+_WAV: dict[int | str, dict[str, Any]] = {200: {"description": "The audio", "content": {"audio/wav": _BINARY}}}
 
-@router.post("/v1/audio/speech", response_class=Response, summary="OpenAI's speech endpoint")
+
+@router.post(
+    "/v1/audio/speech", response_class=Response, responses=_SPOKEN, summary="OpenAI's speech endpoint",
+)  # fmt: skip
 async def speech(request: Request, body: Annotated[SpeechRequest, Body()]) -> Response:
-    """mp3 (default) and pcm are sent while they are made; wav is sent whole with its exact length, unless
-    `stream_format` asks for a stream."""
+    """Sent while it is made, as audio or, with `stream_format: "sse"`, as events. A wav without `stream_format` is sent
+    whole, with its exact length."""
+    sound = body.sound(body.response_format)
     # What the client asked for decides how its latency is counted: only an explicit stream is one.
     delivery: Delivery = "full" if body.stream_format is None else "stream"
-    speak = _synthesis(request).speak
     whole = body.response_format == "wav" and delivery == "full"
-    utterance = _utterance(request, body, body.input, delivery, whole)
+    utterance = utterance_of(request, body, body.input, delivery, not whole, request.scope["state"]["arrived"])
     if whole:
-        return await _whole(request, await _unless_gone(request, speak(utterance)))
-    encoder = ENCODERS[body.response_format]()  # first: when it fails, no place is taken yet
-    spoken = await _unless_gone(request, speak(utterance))
-    return AudioStream(spoken, encoder, {DROPPED_HEADER: str(spoken.dropped)})
+        return await _whole(request, await _unless_gone(request, _synthesis(request).speak(utterance)), sound)
+    chain = Chain(sound)  # first: when it fails, no place is taken yet
+    spoken = await _unless_gone(request, _synthesis(request).speak(utterance))
+    if body.stream_format == "sse":
+        return AudioEvents(spoken, chain, _headers(spoken, sound))
+    return AudioStream(spoken, chain, sound.media_type, _headers(spoken, sound))
 
 
-@router.post("/tts", response_class=Response, summary="The short form: text in, wav out")
+@router.post("/tts", response_class=Response, responses=_WAV, summary="The short form: text in, wav out")
 async def tts(request: Request, body: Annotated[TtsRequest, Body()]) -> Response:
-    spoken = await _unless_gone(request, _synthesis(request).speak(_utterance(request, body, body.text, "full", True)))
-    return await _whole(request, spoken)
+    utterance = utterance_of(request, body, body.text, "full", False, request.scope["state"]["arrived"])
+    return await _whole(request, await _unless_gone(request, _synthesis(request).speak(utterance)), body.sound("wav"))
 
 
-async def _whole(request: Request, spoken: Speech) -> Response:
+async def _whole(request: Request, spoken: Speech, sound: Sound) -> Response:
     async def collect() -> bytes:
         return b"".join([pcm async for pcm in spoken])
 
     try:
         pcm = await _unless_gone(request, collect())
-        with request.scope["state"]["spans"].timed("encode"):
-            wav = await _as_wav(pcm)
+        with spoken.spans.timed("encode"):
+            wav = await _as_wav(sound, pcm)
     except BaseException as error:
         spoken.close(error)
         raise
     spoken.close()
-    return Response(wav, media_type="audio/wav", headers={DROPPED_HEADER: str(spoken.dropped)})
+    return Response(wav, media_type=sound.media_type, headers=_headers(spoken, sound))
 
 
-async def _as_wav(pcm: bytes) -> bytes:
+async def _as_wav(sound: Sound, pcm: bytes) -> bytes:
     """A thread costs more than a short answer does; a long one would hold up the event loop."""
-    if len(pcm) <= LONG_PCM_BYTES:
-        return encode_whole("wav", pcm)
-    return await asyncio.to_thread(encode_whole, "wav", pcm)
+    if len(pcm) <= LONG_PCM_BYTES and sound.is_plain:
+        return as_whole_wav(sound, pcm)
+    return await asyncio.to_thread(as_whole_wav, sound, pcm)
 
 
-def _utterance(request: Request, body: Common, text: str, delivery: Delivery, whole: bool) -> Utterance:
-    settings: Settings = request.app.state.settings
-    arrived: float = request.scope["state"]["arrived"]
+def _headers(spoken: Speech, sound: Sound) -> dict[str, str]:
+    return {DROPPED_HEADER: str(spoken.dropped), RATE_HEADER: str(sound.sample_rate)}
+
+
+def utterance_of(
+    connection: HTTPConnection, body: Common, text: str, delivery: Delivery, streamed: bool, arrived: float
+) -> Utterance:
+    """Of a request or of a WebSocket. `arrived`: monotonic, when all of the text was there."""
+    settings: Settings = connection.app.state.settings
     timeout = settings.request_timeout_seconds
     if body.deadline_ms is not None:
         timeout = min(timeout, body.deadline_ms / 1000)
-    connection: Connection | None = request.scope["state"].get("connection")
+    transport: Connection | None = connection.scope["state"].get("connection")
     return Utterance(
         text=text,
         voice=body.voice,
         sampling=Sampling(body.temperature, body.top_p, body.top_k, seed=body.seed),
-        max_seconds=body.max_seconds,
+        # Of what is heard: twice as fast is twice as much of the model's.
+        max_seconds=None if body.max_seconds is None else body.max_seconds * body.speed,
         delivery=delivery,
+        streamed=streamed,
         arrived=arrived,
-        connected=arrived if connection is None else connection.opened,
+        connected=arrived if transport is None else transport.opened,
         deadline=arrived + timeout,
-        whole=whole,
-        caller=request.scope["state"].get("caller", ""),
-        fingerprint=_fingerprint(request, body),
-        spans=request.scope["state"]["spans"],
+        language=body.language,
+        prosody=Prosody(body.oral, body.laugh, body.pause) if body.refine else None,
+        # Slower is longer: what is sent is bounded, too.
+        whole_seconds=settings.max_whole_audio_seconds * min(1.0, body.speed),
+        caller=connection.scope["state"].get("caller", ""),
+        fingerprint=_fingerprint(connection, body, text),
+        spans=connection.scope["state"].get("spans", Spans()),  # each utterance of a WebSocket has its own
     )
 
 
-def _fingerprint(request: Request, body: Common) -> int:
+def _fingerprint(connection: HTTPConnection, body: Common, text: str) -> int:
     """By it a client is known that comes back as it was told. Only a hash is kept, with a key of this process."""
-    named = request.headers.get("idempotency-key")
-    address = "" if request.client is None else request.client.host
-    return hash(named) if named else hash((address, body.model_dump_json()))
+    named = connection.headers.get("idempotency-key")
+    address = "" if connection.client is None else connection.client.host
+    return hash((named, text)) if named else hash((address, text, body.model_dump_json()))
 
 
 def _synthesis(request: Request) -> Synthesis:

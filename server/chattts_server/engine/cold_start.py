@@ -1,4 +1,4 @@
-"""From nothing to a warm model: import -> load -> warm_up, with verify beside the first two. Each phase is reported.
+"""From nothing to a warm model: import -> load -> graphs -> warm_up, with verify beside them. Each phase is reported.
 
 Nothing is said to be ready before the digests hold."""
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from chattts_server.engine.checkpoint import CannotServe, Checkpoint, Verification
+from chattts_server.engine.fixed_memory import populate_beside
 from chattts_server.engine.memory import free_memory
 from chattts_server.engine.nouns import (
     PROTOCOL,
@@ -37,8 +38,9 @@ ROWS_ON_CPU, ROWS_ON_GPU = 16, 32
 MEMORY_SHARE = 0.85  # of what is free: the rest is for passes and for the libraries
 WEIGHT_COPIES = 2  # the files as they are read, and the order that products want them in
 MEASURE_SECONDS = 0.3  # of each part: some periods of a CPU quota
-# As short as a prompt can be that has something to prefill: [Stts] and [Ptts].
+# As short as a prompt can be that has something to prefill, and that has nothing: [Stts] and [Ptts].
 _ROW = Submit(0, [21131, 21132], Voice(), Sampling(), Limits(1), None, 0)
+_MATE = Submit(0, [21132], Voice(), Sampling(), Limits(1), None, 0)
 
 
 def run(
@@ -67,6 +69,9 @@ def run(
     except Exception:
         verification.wait()  # a file that is not what it should be is the better explanation
         raise
+    if model.capture_seconds is not None:
+        send(Phase("graphs", model.capture_seconds))
+        began += model.capture_seconds
     done("load")
     verification.wait()
     send(Phase("verify", verification.seconds))
@@ -79,6 +84,12 @@ def run(
         device=str(device), dtype=precision, digests=checkpoint.origin, rows_end=checkpoint.rows_end,
         throughput=throughput, speaker_std=std.astype("<f4").tobytes(), speaker_mean=mean.astype("<f4").tobytes(),
     )  # fmt: skip
+
+
+def settle(model: Slots) -> None:
+    """What need not be there before the first request."""
+    if model.reserved:
+        populate_beside(model.reserved)
 
 
 def chosen_device(asked: str) -> torch.device:
@@ -106,7 +117,7 @@ def warm_up(model: Slots) -> float:
     """Audio seconds per second of a full batch: admission's first guess. The first passes pay one-time costs."""
     slots = range(model.slots)
     for slot in slots:
-        for _ in range(model.join(slot, _ROW, seed=slot)):
+        for _ in range(model.join(slot, _MATE if slot else _ROW, seed=slot)):
             model.prefill(slot)
     model.step(slots)
     step_seconds = _seconds(lambda: model.step(slots))

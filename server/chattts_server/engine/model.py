@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn.functional import pad, rms_norm, silu
 
-from chattts_server.engine.attention import attend, runs
+from chattts_server.engine.attention import attend, attend_masked, runs
+from chattts_server.engine.fixed_memory import reserved_zeros
 from chattts_server.engine.nouns import CODEBOOKS
 from chattts_server.engine.precision import Precision, state_dtype
-from chattts_server.engine.products import Product, equal_row_counts, multiplied, product
+from chattts_server.engine.products import Product, RowCounts, equal_row_counts, multiplied, product
 from chattts_server.engine.weights import GptWeights, LayerWeights
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]  # layer, q [n, h, D], kv [n, h, 2, D] -> [n, h, D]
@@ -23,8 +24,13 @@ PREFILL_BLOCK = 16  # tokens; a kernel is made for each length, so there are to 
 
 
 class Gpt:
-    def __init__(self, weights: GptWeights, most: int, positions: int, precision: Precision) -> None:
-        """`most`: how many rows may come together; kernels are prepared for about so many."""
+    def __init__(
+        self, weights: GptWeights, most: int, positions: int, precision: Precision, row_counts: RowCounts | None = None
+    ) -> None:
+        """`most`: how many rows may come together; kernels are prepared for about so many.
+
+        `row_counts` None: measured on the device.
+        """
         self._text, self._codes, self._norm_last = weights.text, weights.codes, weights.norm
         self._epsilon = weights.epsilon
         self._heads = weights.attention_heads
@@ -32,22 +38,26 @@ class Gpt:
         self._depth = weights.width // self._heads
         self._device = weights.norm.device
         self._dtype = state_dtype(precision, self._device)
-        self._cos, self._sin = _rotations(positions, self._depth, weights.rope_theta, self._device)
+        self._turns = _rotations(positions, self._depth, weights.rope_theta, self._device)
         self.layers = [_Layer(layer, most, precision) for layer in weights.layers]
         self.code_head = product(weights.code_heads, most, "float32")
         self._text_head = product(weights.text_head, most, "float32")
         products = [*self.layers[0].products, self.code_head, self._text_head]
-        self.row_counts = equal_row_counts(products, most, self._device)
+        self.row_counts = row_counts or equal_row_counts(products, most, self._device)
         self._cache = torch.empty(0)
 
     def allocate(self, slots: int) -> None:
         """The memory of keys and values, once."""
         shape = (len(self.layers), slots, self._heads, 2, self._positions, self._depth)
-        self._cache = torch.zeros(shape, dtype=self._dtype, device=self._device)
+        self._cache = reserved_zeros(shape, self._dtype, self._device)
 
-    def clear(self, slot: int) -> None:
-        """What is masked still is multiplied by zero: values that are not finite must not stay."""
-        self._cache[:, slot] = 0.0
+    @property
+    def memory(self) -> torch.Tensor:
+        return self._cache
+
+    def clear(self, slot: int, end: int) -> None:
+        """The first `end` positions. What is masked still is multiplied by zero: no NaN must stay."""
+        self._cache[:, slot, :, :, :end] = 0.0
 
     def prefill(self, slot: int, start: int, embeddings: torch.Tensor) -> torch.Tensor:
         """Keys and values of prompt positions start .. start + n of one row: embeddings [n, H] -> its hidden [n, H]."""
@@ -83,6 +93,24 @@ class Gpt:
         padded = _extended(inputs, blocks * size)
         return self._forward(padded, places, attend_step, size)[:rows]
 
+    def decode_slots(self, inputs: torch.Tensor, positions: torch.Tensor, context: int) -> torch.Tensor:
+        """One step of slots 0 to n over `context` columns, all values on the device: inputs [n, H] -> hidden [n, H].
+
+        n is a whole number of blocks of `row_counts`. A slot's key is written at its own position, whoever steps.
+        """
+        rows = len(inputs)
+        own = torch.arange(rows, device=inputs.device)
+        at = positions.clamp_max(self._positions - 1)
+        beyond = torch.arange(context, device=inputs.device) > at[:, None]
+        mask = torch.zeros(beyond.shape, dtype=self._dtype, device=inputs.device).masked_fill(beyond, -torch.inf)
+
+        def attend_slots(layer: int, query: torch.Tensor, key_value: torch.Tensor) -> torch.Tensor:
+            cache = self._cache[layer, :rows]  # [n, h, 2, M, D]
+            cache[own, :, :, at] = key_value.to(cache.dtype)
+            return attend_masked(query, cache[:, :, :, :context], mask)
+
+        return self._forward(inputs, at, attend_slots, self.row_counts.blocks(rows)[1])
+
     def code_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[n, H] -> [n, 4, V], float32"""
         return self._logits(self.code_head, hidden).view(len(hidden), CODEBOOKS, -1)
@@ -109,12 +137,10 @@ class Gpt:
     def _forward(self, x: torch.Tensor, places: torch.Tensor, attend: Attend, size: int) -> torch.Tensor:
         """x [n, H] at positions [n], `size` rows in a product -> [n, H]."""
         rows, width = x.shape
-        cos, sin = self._cos[places][:, :, None], self._sin[places][:, :, None]  # [n, 2, 1, D]
+        turns = self._turns[places][:, :, None]  # [n, 2, 1, D / 2]
         for number, layer in enumerate(self.layers):
             qkv = multiplied(layer.qkv, self._norm(x, layer.norm_attention), size).view(rows, 3, self._heads, -1)
-            query_key = qkv[:, :2]
-            turned = query_key.roll(self._depth // 2, -1)
-            query_key.mul_(cos).addcmul_(turned, sin)
+            torch.view_as_complex(qkv[:, :2].view(rows, 2, self._heads, -1, 2)).mul_(turns)
             mixed = attend(number, qkv[:, 0], qkv[:, 1:].transpose(1, 2))
             x = x + multiplied(layer.out, mixed.reshape(rows, width), size)
             gate, up = multiplied(layer.gate_up, self._norm(x, layer.norm_mlp), size).chunk(2, dim=-1)
@@ -142,15 +168,12 @@ def _extended(x: torch.Tensor, rows: int) -> torch.Tensor:
     return x if len(x) == rows else pad(x, (*[0, 0] * (x.dim() - 1), 0, rows - len(x)))
 
 
-def _rotations(positions: int, depth: int, theta: float, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """RoPE's cosines and sines, [M, 2, D] each, of queries and of keys.
+def _rotations(positions: int, depth: int, theta: float, device: torch.device) -> torch.Tensor:
+    """RoPE as complex numbers, [M, 2, D / 2], of queries and of keys: weights.py puts the halves of a pair together.
 
-    The scale of the scores is in the query's (a power of two for every released size: exact), and the sign of the
-    turned half in the sines.
+    The scale of the scores is in the query's (a power of two for every released size: exact).
     """
     frequencies = theta ** -(torch.arange(0, depth, 2, device=device).float() / depth)
     angles = torch.arange(positions, device=device).float()[:, None] * frequencies
-    cos = torch.cat([angles.cos(), angles.cos()], dim=-1)
-    sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)
-    scale = depth**-0.5
-    return torch.stack([cos * scale, cos], dim=1), torch.stack([sin * scale, sin], dim=1)
+    turns = torch.polar(torch.ones_like(angles), angles)
+    return torch.stack([turns * depth**-0.5, turns], dim=1)

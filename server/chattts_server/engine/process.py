@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         model, hello = cold_start.run(port.send, options, checkpoint, verification, began)
         port.send(hello)
+        cold_start.settle(model)
         Engine(port, model, prepare_voices=_import_voice_encoder).run()
     except CannotServe as error:
         print(f"chattts-server: {error}", file=sys.stderr, flush=True)
@@ -118,6 +120,7 @@ class Engine:
         self._voices = VoiceQueue(prepare_voices)
         self._outbox = Outbox(port.send)
         self._tally = Tally(port.send, clock, model.memory_bytes)
+        self._launched: deque[list[tuple[Row, int]]] = deque()  # rows of steps not heard of yet, with their tries
         self._draining = False
         self._last_heartbeat = 0.0
 
@@ -137,10 +140,10 @@ class Engine:
             self._isolated([row], lambda rows, slot=slot: self._join(rows[0], slot))  # type: ignore[misc]
         for row in plan.prefilling:
             self._isolated([row], self._prefill)
-        self._isolated(plan.stepping, self._step)
+        heard = self._step(plan.stepping)
         sounding = [row for row in self._rows.values() if scheduler.wants_sound(row)]
         self._vocode(sounding)
-        worked = bool(plan.joining or plan.prefilling or plan.stepping or sounding)
+        worked = bool(plan.joining or plan.prefilling or plan.stepping or heard or sounding)
         if (request := self._voices.take(began, idle=not worked)) is not None:
             self._encode_voice(request)
             worked = True
@@ -171,12 +174,28 @@ class Engine:
             row.prefills_left -= 1
             row.prefilled = self._clock()
 
-    def _step(self, rows: list[Row]) -> None:
+    def _step(self, rows: list[Row]) -> bool:
+        """A step of these rows, and what came of steps before it: on a device the next runs while we hear of the last.
+
+        True: something was heard.
+        """
         began = self._clock()
-        outcomes = self._model.step([_slot(row) for row in rows])
-        self._tally.step(len(rows), self._clock() - began)
-        for row, outcome in zip(rows, outcomes, strict=True):
-            self._take_step(row, outcome)
+        self._isolated(rows, self._launch)
+        heard = False
+        while len(self._launched) > (self._model.late if rows else 0):
+            heard = True
+            for (row, retries), outcome in zip(self._launched.popleft(), self._model.outcomes(), strict=True):
+                if row.slot is not None and row.decoded is None and row.retries == retries:  # it still wants this step
+                    self._take_step(row, outcome)
+        if rows:
+            self._tally.step(len(rows), self._clock() - began)
+        return heard
+
+    def _launch(self, rows: list[Row]) -> None:
+        self._model.launch([_slot(row) for row in rows])
+        self._launched.append([(row, row.retries) for row in rows])
+        for row in rows:
+            row.launched += 1
 
     def _take_step(self, row: Row, outcome: Outcome) -> None:
         if outcome == "broken":
@@ -201,6 +220,7 @@ class Engine:
                 continue
             self._model.retry(_slot(row), scheduler.retry_seed(row.seed, row.retries + 1))
             row.retries += 1
+            row.launched = 0
 
     def _vocode(self, rows: list[Row]) -> None:
         """All together; after a failure each row alone and from its start, as its place in the vocoder is not known."""

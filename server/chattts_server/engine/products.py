@@ -15,6 +15,7 @@ from torch.nn.functional import linear
 
 from chattts_server.engine.precision import HALVES, Precision
 
+COARSE_RESULTS = 32768
 CANDIDATES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # kernels work in blocks of 4, 6 or 16 rows
 
 
@@ -25,6 +26,7 @@ class Product:
     inputs: int
     outputs: int
     multiply: Callable[[torch.Tensor], torch.Tensor]
+    coarse: bool = False  # results are rounded to a few bits, which hides most differences in how they were added
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return self.multiply(x)
@@ -36,7 +38,8 @@ def product(weight: torch.Tensor, rows: int, precision: Precision) -> Product:
     if precision == "int8":
         return Product(inputs, outputs, _int8(weight))
     weight = weight.to(HALVES.get(precision, torch.float32))
-    return Product(inputs, outputs, _packed(weight, rows) if weight.device.type == "cpu" else _plain(weight))
+    multiply = _packed(weight, rows) if weight.device.type == "cpu" else _plain(weight)
+    return Product(inputs, outputs, multiply, coarse=weight.dtype != torch.float32)
 
 
 def _plain(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -97,7 +100,9 @@ def equal_row_counts(products: Sequence[Product], most: int, device: torch.devic
     largest = next((count for count in CANDIDATES if count >= most), most)
     counts = [*(count for count in CANDIDATES if count < largest), largest]
     generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(largest, made.inputs, generator=generator).to(device) for made in products]
+    inputs = [
+        torch.randn(_rows_of_test(made, largest), made.inputs, generator=generator).to(device) for made in products
+    ]
     classes: list[tuple[list[torch.Tensor], list[int]]] = []
     for count in counts:
         results = [_results(made, rows, count) for made, rows in zip(products, inputs, strict=True)]
@@ -116,8 +121,13 @@ def equal_row_counts(products: Sequence[Product], most: int, device: torch.devic
     return RowCounts(tuple(best))
 
 
+def _rows_of_test(made: Product, largest: int) -> int:
+    """Enough results for a difference to be seen: of those that are coarse, one in some thousands shows it."""
+    return largest * (-(-COARSE_RESULTS // (largest * made.outputs)) if made.coarse else 1)
+
+
 def _results(made: Product, rows: torch.Tensor, count: int) -> torch.Tensor | None:
-    """[largest, out], computed `count` rows at a time; None where a row's place among them makes a difference."""
+    """[len(rows), out], computed `count` rows at a time; None where a row's place among them makes a difference."""
     first = _at_a_time(made, rows, count)
     moved = _at_a_time(made, rows.roll(1, 0), count).roll(-1, 0)
     return first if torch.equal(first, moved) else None

@@ -17,7 +17,7 @@ from chattts_server.engine.nouns import END_CODE
 PENALTY_WINDOW = 16
 KEEP_AT_LEAST = 3
 NO_CODE = -1  # in a history that is not full yet
-USUAL_CANDIDATES = 32  # top_k above it looks at all codes
+USUAL_CANDIDATES = 32  # that are looked at where no row's top_k is above it
 
 # (row addresses, candidates [n, 4, K]) -> Exponential(1) noise [n, 4, K]
 Noise = Callable[["Addresses", torch.Tensor], torch.Tensor]
@@ -44,13 +44,13 @@ class Parameters:
 
 def draw(
     logits: torch.Tensor, history: torch.Tensor, parameters: Parameters, addresses: Addresses, noise: Noise,
-    end: int = END_CODE,
+    end: int = END_CODE, looked_at: int | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """logits [n, 4, V] and the last codes, NO_CODE where there are none yet [n, 4, 16] -> codes [n, 4].
 
-    The text stage has one codebook, of V tokens.
+    The text stage has one codebook, of V tokens. `looked_at`: see candidates().
     """
-    scores, index = candidates(logits, history, parameters)
+    scores, index = candidates(logits, history, parameters, looked_at)
     scores = scores.masked_fill((index == end) & ~parameters.may_end[:, None, None], -torch.inf)
     # argmax(p / Exponential(1)) is a draw from p, and in logarithms it needs no normalisation.
     drawn = (scores - noise(addresses, index).log()).masked_fill(scores == -torch.inf, -torch.inf)
@@ -59,13 +59,15 @@ def draw(
 
 
 def candidates(
-    logits: torch.Tensor, history: torch.Tensor, parameters: Parameters
+    logits: torch.Tensor, history: torch.Tensor, parameters: Parameters, looked_at: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(scores, codes), both [n, 4, K], best first; what is outside top-p or top-k has the score -inf."""
+    """(scores, codes), both [n, 4, K], best first; what is outside top-p or top-k has the score -inf.
+
+    `looked_at`: K, at least each row's top-k; None: all V. It makes no difference to the choice.
+    """
     scores = logits / parameters.temperature[:, None, None]
     scores = _penalized(scores, history, parameters.repetition_penalty[:, None, None])
-    wide = bool((parameters.top_k > USUAL_CANDIDATES).any())
-    top, index = scores.topk(scores.shape[-1] if wide else USUAL_CANDIDATES, dim=-1)
+    top, index = scores.topk(looked_at or scores.shape[-1], dim=-1)
     chances = (top - scores.logsumexp(-1, keepdim=True)).exp()
     before = chances.cumsum(-1) - chances
     rank = torch.arange(top.shape[-1], device=top.device)

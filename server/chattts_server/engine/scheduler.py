@@ -10,7 +10,9 @@ from chattts_server.engine.speech_model import LOOK_AHEAD_STEPS
 
 # Prompt chunks between two decode steps: a long prompt delays running streams by no more than this.
 PREFILLS_PER_STEP = 2
-FIRST_CHUNK_STEPS = 16  # small, so that there is audio soon; then doubling, as each chunk looks ahead again
+# Small, so that there is audio soon; the next is as short, as there is little to play meanwhile; then doubling, as each
+# chunk looks ahead again.
+FIRST_CHUNK_STEPS = 8
 LARGEST_CHUNK_STEPS = 96
 HELD_CHUNK_STEPS = 128  # of a row that is wanted whole: large, but no mate waits long for it
 MAX_RETRIES = 3  # of a row whose first step is its end
@@ -29,7 +31,8 @@ class Row:
     prefills_left: int = 0
     prefilled: float | None = None  # monotonic
     vocode_seconds: float = 0.0  # of the passes that it took part in
-    steps: int = 0  # decoded
+    launched: int = 0  # steps that the model was told to make
+    steps: int = 0  # made, as far as we have heard
     vocoded: int = 0  # steps given to the vocoder
     chunks: int = 0  # pieces given to the vocoder
     samples: int = 0  # made by it
@@ -66,12 +69,13 @@ def plan(rows: Iterable[Row], now: float, free_slots: Sequence[int]) -> Plan:
     waiting = [row for row in alive if row.waits and row.credit > 0]
     running = [row for row in alive if row.slot is not None and row.decoded is None]
     freed = [row.slot for row in (*gone, *expired) if row.slot is not None]
+    lowest = sorted([*free_slots, *freed])  # rows in neighbouring slots share a product of attention
     return Plan(
         gone=gone,
         expired=expired,
-        joining=list(zip(waiting, [*free_slots, *freed], strict=False)),
+        joining=list(zip(waiting, lowest, strict=False)),
         prefilling=[row for row in running if row.prefills_left][:PREFILLS_PER_STEP],
-        stepping=[row for row in running if not row.prefills_left],
+        stepping=[row for row in running if not row.prefills_left and row.launched < row.submit.limits.max_steps],
     )
 
 
@@ -101,5 +105,5 @@ def wants_sound(row: Row) -> bool:
     new = row.steps - row.vocoded
     if row.wanted_whole or row.credit <= 0:  # nobody waits for it now, and it must not pile up either
         return new >= HELD_CHUNK_STEPS
-    chunk = min(FIRST_CHUNK_STEPS << row.chunks, LARGEST_CHUNK_STEPS)
+    chunk = min(FIRST_CHUNK_STEPS << max(0, row.chunks - 1), LARGEST_CHUNK_STEPS)
     return new >= chunk + (LOOK_AHEAD_STEPS if row.chunks == 0 else 0)

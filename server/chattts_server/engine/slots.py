@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -16,26 +19,19 @@ import numpy as np
 import torch
 
 from chattts_server.engine import refusal, vocoder
+from chattts_server.engine.choosing import END, Chosen, choose
+from chattts_server.engine.device_step import Capture, DeviceStep, Told, cuda_graphs
 from chattts_server.engine.model import Gpt
-from chattts_server.engine.nouns import CODEBOOKS, END_CODE, END_TOKEN, Stage, Submit
+from chattts_server.engine.nouns import CODEBOOKS, Stage, Submit
 from chattts_server.engine.precision import Precision, state_dtype
 from chattts_server.engine.refusal import MAX_STEPS, MAX_TOKENS
-from chattts_server.engine.sampling import (
-    NO_CODE,
-    PENALTY_WINDOW,
-    Addresses,
-    Noise,
-    Parameters,
-    counter_noise,
-    draw,
-)
+from chattts_server.engine.row_state import RowState
+from chattts_server.engine.sampling import USUAL_CANDIDATES, Addresses, Noise, counter_noise
 from chattts_server.engine.speech_model import DeviceLost, Outcome, Piece
 from chattts_server.engine.weights import load_gpt
 
 SPEAKER_TOKEN = 21143  # [spk_emb]: its embedding is replaced by the speaker's
 PREFILL_TOKENS = 64  # of one chunk; a row's chunks depend on its own prompt alone
-END: dict[Stage, int] = {"code": END_CODE, "text": END_TOKEN}
-
 POSITIONS = MAX_TOKENS + MAX_STEPS  # of one slot: the prompt, an audio prompt in it, and the steps
 
 
@@ -87,11 +83,12 @@ def _require(device: torch.device) -> None:
 class Slots:
     def __init__(
         self, assets: Path, slots: int | None, device: torch.device, precision: Precision, rows_end: bool,
-        noise: Noise = counter_noise, most: int = 16,
+        noise: Noise = counter_noise, most: int = 16, capture: Capture | None = None,
     ) -> None:  # fmt: skip
         """`assets`: the checkpoint's asset/ folder; `slots` None: at most `most`, in whole blocks of a product.
 
-        `rows_end` False: the end is never chosen.
+        `rows_end` False: the end is never chosen. `capture`: steps are launched, not computed operation by operation;
+        None: on a CUDA device as graphs, on a CPU not.
         """
         torch.backends.cudnn.allow_tf32 = precision != "float32"  # of convolutions; of products it is off anyhow
         weights = load_gpt(assets, device)
@@ -104,13 +101,34 @@ class Slots:
         self.gpt = Gpt(weights, slots or most, POSITIONS, precision)
         block = self.gpt.row_counts.counts[-1]
         self.slots = slots or (most if most < block else most - most % block)
-        self.gpt.allocate(self.slots)
+        capture = capture or (cuda_graphs(device) if device.type == "cuda" else None)
+        taken = self.slots if capture is None else math.prod(self.gpt.row_counts.blocks(self.slots))
+        self.gpt.allocate(taken)
         self._vocoder = vocoder.Vocoder(assets, self.slots, device, vocoder_dtype(precision))
         self._prompts = [torch.empty(0, self.width)] * self.slots  # [S, H]
         self._stages: list[Stage] = ["code"] * self.slots
-        self._state = _State(self.slots, self.width, device)
+        self._top_k = [0] * self.slots
+        self._state = RowState(taken, self.width, device)
         self._positions = [0] * self.slots  # of the next step's keys
-        self._steps = [0] * self.slots
+        self._steps = [0] * self.slots  # launched
+        self._tenants = [0] * self.slots  # how often each slot was given away, or begun again
+        self._launched: deque[tuple[list[tuple[int, int]], Told]] = deque()  # (slot, its tenant) of each row
+        self.capture_seconds: float | None = None  # None: there are no graphs
+        self.device_step = None if capture is None else self._captured(capture, taken, noise)
+
+    @torch.inference_mode()
+    def _captured(self, capture: Capture, taken: int, noise: Noise) -> DeviceStep:
+        began = time.monotonic()
+        device_step = DeviceStep(self.gpt, self._state, taken, noise, self._rows_end)
+        numbers = {math.prod(self.gpt.row_counts.blocks(rows)) for rows in range(1, self.slots + 1)}
+        device_step.capture(capture, numbers, POSITIONS)
+        self.capture_seconds = time.monotonic() - began
+        return device_step
+
+    @property
+    def late(self) -> int:
+        """How many steps may be launched before the outcomes of the first of them are asked for."""
+        return 0 if self.device_step is None else 1
 
     @property
     def row_counts(self) -> tuple[int, ...]:
@@ -124,8 +142,12 @@ class Slots:
     def join(self, slot: int, row: Submit, seed: int) -> int:
         prompt = self._embedded(row)
         self._prompts[slot], self._stages[slot] = prompt, row.stage
+        self._top_k[slot] = row.sampling.top_k
+        self._tenants[slot] += 1
         self._positions[slot] = self._steps[slot] = 0
         self._state.open(slot, row, seed, prompt[-1])
+        if self.device_step is not None:
+            self.device_step.open(slot, row.stage)
         self._vocoder.open(slot)
         return -(-(len(prompt) - 1) // PREFILL_TOKENS)
 
@@ -135,20 +157,53 @@ class Slots:
         start, last = self._positions[slot], len(self._prompts[slot]) - 1
         chunk = self._prompts[slot][start : min(start + PREFILL_TOKENS, last)]
         hidden = self.gpt.prefill(slot, start, chunk)
-        if not hidden.isfinite().all():
-            self.gpt.clear(slot)
-            raise FloatingPointError("a prompt made values that are not finite")
         self._positions[slot] = start + len(chunk)
+        if self.device_step is not None:  # values that are not finite are seen at the row's first step
+            self.device_step.place(slot, self._positions[slot])
+        elif not hidden.isfinite().all():
+            self.gpt.clear(slot, last)
+            raise FloatingPointError("a prompt made values that are not finite")
 
     @_on_device
     def retry(self, slot: int, seed: int) -> None:
         prompt = self._prompts[slot]
         self._positions[slot], self._steps[slot] = len(prompt) - 1, 0
+        self._tenants[slot] += 1
         self._state.rewind(slot, seed, prompt[-1])
         self._vocoder.open(slot)
+        if self.device_step is not None:
+            self.device_step.place(slot, self._positions[slot])
+
+    def step(self, slots: Sequence[int]) -> list[Outcome]:
+        """A step and what came of it; for callers that have nothing to do meanwhile."""
+        self.launch(slots)
+        return self.outcomes()
 
     @_on_device
-    def step(self, slots: Sequence[int]) -> list[Outcome]:
+    def launch(self, slots: Sequence[int]) -> None:
+        tenants = [(slot, self._tenants[slot]) for slot in slots]
+        if self.device_step is None:
+            made = self._computed(slots)
+            self._launched.append((tenants, lambda: made))
+        else:
+            context = 1 + max(self._positions[slot] for slot in slots)
+            text = any(self._stages[slot] == "text" for slot in slots)
+            self._launched.append((tenants, self.device_step.launch(slots, context, text)))
+        for slot in slots:
+            self._positions[slot] += 1
+            self._steps[slot] += 1
+
+    @_on_device
+    def outcomes(self) -> list[Outcome]:
+        tenants, told = self._launched.popleft()
+        made = told()
+        for (slot, tenant), outcome in zip(tenants, made, strict=True):
+            if outcome == "broken" and tenant == self._tenants[slot]:
+                self.gpt.clear(slot, self._positions[slot])
+        return made
+
+    def _computed(self, slots: Sequence[int]) -> list[Outcome]:
+        """Operation by operation, over just the rows that step. When it raises, no row has moved."""
         ordered = sorted(slots)
         hidden = self.gpt.decode(self._state.inputs[ordered], ordered, [self._positions[slot] for slot in ordered])
         outcomes: dict[int, Outcome] = {}
@@ -158,35 +213,24 @@ class Slots:
             if rows:
                 members = [ordered[row] for row in rows]
                 own = hidden if len(rows) == len(ordered) else hidden[rows]
-                chosen.append((members, own, *self._choose(stage, members, own, outcomes)))
-        for members, own, codes, inputs in chosen:  # nothing has moved until everything is chosen
-            self._state.commit(members, [self._steps[slot] for slot in members], own, codes, inputs)
-        for slot in ordered:
-            self._positions[slot] += 1
-            self._steps[slot] += 1
-            if outcomes[slot] == "broken":
-                self.gpt.clear(slot)
+                made = self._choose(stage, members, own)
+                chosen.append((members, own, made))
+                for slot, good, end in zip(members, made.finite.tolist(), made.ended.tolist(), strict=True):
+                    outcomes[slot] = "broken" if not good else "end" if end else "made"
+        for members, own, made in chosen:  # nothing has moved until everything is chosen
+            self._state.commit(members, [self._steps[slot] for slot in members], own, made.codes, made.inputs)
         return [outcomes[slot] for slot in slots]
 
-    def _choose(
-        self, stage: Stage, slots: Sequence[int], hidden: torch.Tensor, outcomes: dict[int, Outcome]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Next codes [n, 4] of rows of one stage (of text: four times the same token), and the next inputs [n, H]."""
+    def _choose(self, stage: Stage, slots: Sequence[int], hidden: torch.Tensor) -> Chosen:
+        """For rows of one stage."""
         state = self._state
         own = torch.tensor(slots, device=self.device)
         steps = torch.tensor([self._steps[slot] for slot in slots], device=self.device)
-        logits = self.gpt.code_logits(hidden) if stage == "code" else self.gpt.text_logits(hidden)
-        history = state.history[own][:, : logits.shape[1]]
-        addresses = Addresses(state.seed[own], steps)
-        parameters = state.parameters(own, steps, self._rows_end)
-        codes = draw(logits, history, parameters, addresses, self._noise, END[stage])
-        finite = hidden.isfinite().all(-1) & logits.isfinite().all(-1).all(-1)
-        ended = (codes == END[stage]).any(-1)
-        for slot, good, end in zip(slots, finite.tolist(), ended.tolist(), strict=True):
-            outcomes[slot] = "broken" if not good else "end" if end else "made"
-        if stage == "code":
-            return codes, self.gpt.embed_codes(codes)
-        return codes.expand(-1, CODEBOOKS), self.gpt.embed_text(codes[:, 0])
+        wide = any(self._top_k[slot] > USUAL_CANDIDATES for slot in slots)
+        return choose(
+            self.gpt, stage, hidden, state.history[own], state.parameters(own, steps, self._rows_end),
+            Addresses(state.seed[own], steps), self._noise, None if wide else USUAL_CANDIDATES,
+        )  # fmt: skip
 
     @_on_device
     def vocode(self, pieces: Sequence[Piece]) -> list[np.ndarray]:
@@ -201,6 +245,11 @@ class Slots:
         if not all(np.isfinite(wave).all() for wave in waves):
             raise FloatingPointError("the vocoder made values that are not finite")
         return waves
+
+    @property
+    def reserved(self) -> list[torch.Tensor]:
+        """What lies on the CPU and is large: its pages may come later."""
+        return [self.gpt.memory, self._state.hiddens] if self.device.type == "cpu" else []
 
     @_on_device
     def rewind(self, slot: int) -> None:
@@ -234,49 +283,9 @@ class Slots:
         prompt = self.gpt.embed_text(ids)
         if row.voice.embedding:
             speaker = torch.from_numpy(np.frombuffer(row.voice.embedding, "<f4").copy()).to(self.device)
-            prompt[ids == SPEAKER_TOKEN] = torch.nn.functional.normalize(speaker, dim=0)
+            speaker = torch.nn.functional.normalize(speaker, dim=0)
+            prompt = torch.where((ids == SPEAKER_TOKEN)[:, None], speaker, prompt)  # an index would wait for the device
         if row.voice.codes:
             codes = np.frombuffer(row.voice.codes, "<u2").astype(np.int64).reshape(CODEBOOKS, -1).T.copy()
             prompt = torch.cat([prompt, self.gpt.embed_codes(torch.from_numpy(codes).to(self.device))])
         return prompt
-
-
-class _State:
-    """What the next step of each slot reads."""
-
-    def __init__(self, slots: int, width: int, device: torch.device) -> None:
-        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-            return torch.zeros(slots, *shape, dtype=dtype, device=device)
-
-        self.inputs = zeros(width)  # of the next step: the last prompt token, then the sum of the last codes
-        self.hiddens = zeros(MAX_STEPS, width)  # what the vocoder reads
-        self.codes = zeros(MAX_STEPS, CODEBOOKS, dtype=torch.long)
-        self.history = zeros(CODEBOOKS, PENALTY_WINDOW, dtype=torch.long)
-        self.seed = zeros(dtype=torch.long)
-        self._temperature, self._top_p, self._penalty = zeros(), zeros(), zeros()
-        self._top_k, self._min_steps = zeros(dtype=torch.long), zeros(dtype=torch.long)
-
-    def open(self, slot: int, row: Submit, seed: int, first: torch.Tensor) -> None:
-        sampling = row.sampling
-        self.rewind(slot, seed, first)
-        self._temperature[slot], self._top_p[slot] = sampling.temperature, sampling.top_p
-        self._top_k[slot], self._penalty[slot] = sampling.top_k, sampling.repetition_penalty
-        self._min_steps[slot] = row.limits.min_steps
-
-    def rewind(self, slot: int, seed: int, first: torch.Tensor) -> None:
-        """Nothing is made yet; `first` [H] is the input of the first step."""
-        self.history[slot] = NO_CODE
-        self.seed[slot], self.inputs[slot] = seed, first
-
-    def parameters(self, own: torch.Tensor, steps: torch.Tensor, rows_end: bool) -> Parameters:
-        may_end = (steps >= self._min_steps[own]) & rows_end
-        return Parameters(self._temperature[own], self._top_p[own], self._top_k[own], self._penalty[own], may_end)
-
-    def commit(
-        self, slots: Sequence[int], steps: Sequence[int], hidden: torch.Tensor, codes: torch.Tensor,
-        inputs: torch.Tensor,
-    ) -> None:  # fmt: skip
-        own, at = torch.tensor([slots, steps], device=hidden.device)
-        self.hiddens[own, at], self.codes[own, at] = hidden, codes
-        self.history[own] = torch.cat([self.history[own][..., 1:], codes[..., None]], dim=-1)
-        self.inputs[own] = inputs

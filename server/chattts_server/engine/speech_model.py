@@ -44,8 +44,20 @@ class SpeechModel(Protocol):
         """The next chunk of the row's prompt."""
         ...
 
-    def step(self, slots: Sequence[int]) -> list[Outcome]:
+    @property
+    def late(self) -> int:
+        """How many steps may be launched before the outcomes of the first of them are asked for."""
+        ...
+
+    def launch(self, slots: Sequence[int]) -> None:
         """One decode step of rows whose prompt is filled. When it raises, no row has moved."""
+        ...
+
+    def outcomes(self) -> list[Outcome]:
+        """Of the oldest launched step that was not asked for yet, in the order of its slots; waits for it.
+
+        A row may have gone on by `late` steps since: what they made of a row that is over is never looked at.
+        """
         ...
 
     def tokens(self, slot: int, steps: int) -> list[int]:

@@ -9,9 +9,11 @@ from pathlib import Path
 from chattts_server.engine.cgroup import CGROUP_OF_PROCESS, CGROUP_ROOT, own_groups, read
 
 # How often a thread that waits for the others looks again before it sleeps (libgomp). By default it looks for as long
-# as a thread may run: beside one busy neighbour on two cores a step then took 100 times as long. With this it takes
-# 2.7 times as long there, and alone 1.03 times.
-SPINS = "2000"
+# as a thread may run: beside one busy neighbour on two cores a step then took 100 times as long. A thread that sleeps
+# must be woken, and a virtual machine takes its time for that: with 2000, a step alone took 1.3 times as long on one
+# (Xeon) and 1.03 times on another (EPYC). With 6000 it is as fast as ever, and beside a busy neighbour it takes 2.4
+# times as long.
+SPINS = "6000"
 
 
 def thread_environment(threads: int) -> Mapping[str, str]:

@@ -19,7 +19,7 @@ from chattts_server.engine.nouns import CODEBOOKS
 @dataclass(frozen=True, slots=True)
 class LayerWeights:
     norm_attention: torch.Tensor  # [H]
-    qkv: torch.Tensor  # [3 * H, H]
+    qkv: torch.Tensor  # [3 * H, H]; of queries and keys the pairs that RoPE turns are neighbours
     out: torch.Tensor  # [H, H]
     norm_mlp: torch.Tensor  # [H]
     gate_up: torch.Tensor  # [2 * I, H]
@@ -52,7 +52,10 @@ def load_gpt(assets: Path, device: torch.device) -> GptWeights:
     embed = load_file(assets / "Embed.safetensors", device=str(device))
     books = range(CODEBOOKS)
     return GptWeights(
-        layers=[_layer(llama, f"layers.{number}.") for number in range(config["num_hidden_layers"])],
+        layers=[
+            _layer(llama, f"layers.{number}.", config["num_attention_heads"])
+            for number in range(config["num_hidden_layers"])
+        ],
         norm=llama["norm.weight"].float(),
         code_heads=torch.cat([_unnormed(embed, f"head_code.{book}") for book in books]),
         text_head=_unnormed(embed, "head_text"),
@@ -70,17 +73,22 @@ def file_bytes(assets: Path) -> int:
     return sum((assets / f"{name}.safetensors").stat().st_size for name in names)
 
 
-def _layer(tensors: Mapping[str, torch.Tensor], prefix: str) -> LayerWeights:
-    def joined(*names: str) -> torch.Tensor:
-        return torch.cat([tensors[f"{prefix}{name}.weight"] for name in names]).float()
+def _layer(tensors: Mapping[str, torch.Tensor], prefix: str, heads: int) -> LayerWeights:
+    def own(name: str) -> torch.Tensor:
+        return tensors[f"{prefix}{name}.weight"]
+
+    def paired(name: str) -> torch.Tensor:
+        """RoPE turns dimension j of a head together with j + D / 2: they stand side by side here."""
+        width = own(name).shape[1]
+        return own(name).view(heads, 2, -1, width).transpose(1, 2).reshape(-1, width)
 
     return LayerWeights(
-        norm_attention=joined("input_layernorm"),
-        qkv=joined("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        out=joined("self_attn.o_proj"),
-        norm_mlp=joined("post_attention_layernorm"),
-        gate_up=joined("mlp.gate_proj", "mlp.up_proj"),
-        down=joined("mlp.down_proj"),
+        norm_attention=own("input_layernorm").float(),
+        qkv=torch.cat([paired("self_attn.q_proj"), paired("self_attn.k_proj"), own("self_attn.v_proj")]).float(),
+        out=own("self_attn.o_proj").float(),
+        norm_mlp=own("post_attention_layernorm").float(),
+        gate_up=torch.cat([own("mlp.gate_proj"), own("mlp.up_proj")]).float(),
+        down=own("mlp.down_proj").float(),
     )
 
 
