@@ -60,6 +60,7 @@ def create_app(
     app = FastAPI(title="ChatTTS speech server", version=__version__, lifespan=lifespan)
     app.state.settings = settings
     app.state.synthesis = synthesis
+    app.state.traces = traces
     app.state.patience = realtime.Patience()
     app.state.checkpoint = open_checkpoint(settings.model)
     for router in (speech.router, realtime.router, models.router, health.router):

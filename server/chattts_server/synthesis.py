@@ -277,6 +277,11 @@ class Speech:
         self._underran = False
 
     @property
+    def arrived(self) -> float:
+        """Monotonic."""
+        return self._utterance.arrived
+
+    @property
     def spans(self) -> Spans:
         """For who encodes; complete after close()."""
         return self._utterance.spans

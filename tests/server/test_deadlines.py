@@ -102,7 +102,7 @@ async def late(running):
 async def test_r03_over_http_it_is_504_counted_by_phase_and_the_next_request_is_spoken(serve):
     """One row at a time, 5 ms a step. The places behind it are four, so some requests wait before the engine."""
     async with serve("--step-seconds", "0.005", "--rows", "1") as running:
-        tooslow = await speech(running, max_seconds=10, deadline_ms=300)
+        tooslow = await speech(running, response_format="wav", max_seconds=10, deadline_ms=300)
         assert (tooslow.status_code, code_of(tooslow)) == (504, "deadline_exceeded")
         assert await late(running) == {"decode": 1}
         holding = asyncio.create_task(speech(running, max_seconds=4))
@@ -130,6 +130,22 @@ async def test_what_cannot_be_made_whole_in_time_is_400_at_once_and_names_the_st
         assert (await speech(running, response_format="wav", max_seconds=30, deadline_ms=9000)).status_code == 200
         values = parsed(await running.metrics())
         assert (values["chattts_infer_total", "invalid"], values["chattts_infer_total", "refused"]) == (2, 0)
+
+
+async def test_what_would_fill_the_memory_is_400_and_names_the_stream(serve):
+    async with serve(max_whole_audio_seconds="20") as running:
+        for fields in ({"max_seconds": 21}, {"max_seconds": 21, "speed": 2.0}, {"max_seconds": 21, "speed": 0.5}):
+            refused = await speech(running, response_format="wav", **fields)
+            assert (refused.status_code, code_of(refused)) == (400, "too_long_for_whole")
+            assert "stream_format" in refused.json()["error"]["message"]
+        short = await running.client.post("/tts", json={"text": "好", "max_seconds": 21})
+        assert (short.status_code, code_of(short)) == (400, "too_long_for_whole")
+        for fields in ({"max_seconds": 19}, {"max_seconds": 19, "speed": 0.5}):
+            assert (await speech(running, response_format="wav", **fields)).status_code == 200
+        streamed = await speech(running, response_format="wav", stream_format="audio", max_seconds=21)
+        assert (streamed.status_code, streamed.headers["content-type"]) == (200, "audio/wav")
+        values = parsed(await running.metrics())
+        assert (values["chattts_infer_total", "invalid"], values["chattts_infer_total", "success_full"]) == (4, 2)
 
 
 async def test_a_budget_is_429_and_no_load_for_the_autoscaler(serve):

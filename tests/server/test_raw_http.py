@@ -122,7 +122,7 @@ async def test_r19_slow_heads_and_bodies_end_in_time_and_hold_up_nobody(running,
         "half a body": (GOOD[:-10],),
         "chunks that do not end": (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n", b"1\r\n \r\n"),
     }
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(9):  # shorter than HEAD_SECONDS and BODY_SECONDS as they are
         answers = await asyncio.gather(
             *(sent(running, *parts, pause=0.05) for parts in slow.values() for _ in range(20)),
             *(speech(running, max_seconds=0.1) for _ in range(5)),

@@ -8,6 +8,7 @@ import sys
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from websockets.asyncio.client import connect
 
 from chattts_server.logs import JsonLines
 from chattts_server.tracing import OpenTelemetry, Spans, open_traces
@@ -73,6 +74,39 @@ async def test_a_stream_of_pieces_shows_each_and_one_span_of_encoding(serve, tra
     assert len(spans["decode"]) > 2
     assert len(spans["encode"]) == 1
     assert 0 < spans["encode"][0].attributes["busy_seconds"] <= seconds(spans["encode"][0]) + 1e-6
+
+
+async def test_a_text_stage_is_shown_between_the_turn_and_the_speech(serve, traces, exporter):
+    async with serve("--step-seconds", "0.005", traces=traces) as running:
+        assert (await speech(running, response_format="wav", refine=True, max_seconds=0.5)).status_code == 200
+    spans = named(exporter)
+    (refined,) = spans["refine"]
+    turn, again = spans["queue"]
+    assert turn.end_time <= refined.start_time
+    assert refined.end_time <= again.start_time <= spans["prefill"][0].start_time
+    assert seconds(refined) > 0.005
+
+
+async def test_each_utterance_of_a_websocket_is_a_trace_and_the_conversation_a_line(serve, traces, exporter, caplog):
+    headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    caplog.set_level(logging.INFO)
+    async with serve(traces=traces) as running:
+        url = f"ws://127.0.0.1:{running.port}/v1/audio/speech/stream"
+        async with connect(url, additional_headers=headers) as socket:
+            text = {"type": "text", "text": "今天天气很好。"}
+            for said in ({"type": "start"}, text, {"type": "flush"}, text, {"type": "end"}):
+                await socket.send(json.dumps(said))
+            heard = [json.loads(message) async for message in socket if isinstance(message, str)]
+    assert heard[-1] == {"type": "done", "utterances": 2}
+    spans = named(exporter)
+    roots = spans["utterance /v1/audio/speech/stream"]
+    assert [root.attributes["chattts.utterance"] for root in roots] == [1, 2]
+    assert {f"{root.context.trace_id:032x}" for root in roots} == {TRACE}
+    assert {root.attributes["chattts.request_id"] for root in roots} == {heard[0]["request_id"]}
+    for name in ("queue", "decode", "encode"):
+        assert [part.parent.span_id for part in spans[name]] == [root.context.span_id for root in roots]
+    (line,) = [record for record in caplog.records if record.message == "conversation"]
+    assert (line.close_code, line.utterances, line.request_id) == (1000, 2, heard[0]["request_id"])
 
 
 async def test_what_was_not_finished_is_shown_as_such(serve, traces, exporter):
