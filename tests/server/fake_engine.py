@@ -56,7 +56,7 @@ class HummingModel:
         self._steps: dict[int, int] = {}
         self._seeds: dict[int, int] = {}
         self._empty: dict[int, int] = {}
-        self._stepped: frozenset[int] = frozenset()
+        self._stepped: set[int] = set()
 
     def problem(self, row: Submit) -> str | None:
         return "a bad row" if INVALID in row.token_ids else None
@@ -66,6 +66,9 @@ class HummingModel:
         self._log(f"{row.stage} prompt {' '.join(map(str, row.token_ids))}")
         if DIE in row.token_ids:
             os._exit(1)
+        if slot in self._stepped:  # it is taken again before another step
+            self._tell_stop(slot)
+            self._stepped.remove(slot)
         self._rows[slot], self._steps[slot], self._seeds[slot] = row, 0, seed
         self._empty[slot] = row.token_ids.count(EMPTY)
         return 1
@@ -90,13 +93,16 @@ class HummingModel:
         if FULL in ids and len(slots) > 1:
             raise RuntimeError("CUDA out of memory")
         for slot in self._stepped - set(slots):
-            if self._steps[slot] < self._rows[slot].limits.max_steps:
-                self._log(f"stopped after {self._steps[slot]}")
-        self._stepped = frozenset(slots)
+            self._tell_stop(slot)
+        self._stepped = set(slots)
         time.sleep(self._seconds_per_step)
         for slot in slots:
             self._steps[slot] += 1
         return [self._outcome(slot) for slot in slots]
+
+    def _tell_stop(self, slot: int) -> None:
+        if self._steps[slot] < self._rows[slot].limits.max_steps:
+            self._log(f"stopped after {self._steps[slot]}")
 
     def _outcome(self, slot: int) -> Outcome:
         if self._steps[slot] == 1 and self._empty[slot]:

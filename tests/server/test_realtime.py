@@ -340,12 +340,13 @@ async def test_a_reader_that_stands_still_holds_little_and_not_for_long(serve, m
 
 async def test_a_slow_reader_that_goes_on_hears_all(running):
     async with talk(running, seed=5, options={"max_queue": 1}) as talking:
-        await talking.say("text", text=SENTENCE * 10)
+        await talking.say("text", text=SENTENCE * 6)
         await talking.say("end")
         while not talking.of("utterance.done"):
             await talking.hear("audio" if len(talking.audio.get(1, b"")) < 100_000 else None)
             await asyncio.sleep(0.02)
-    assert talking.audio[1] == (await speech(running, SENTENCE * 10, response_format="pcm", seed=5)).content
+        assert await talking.closed() == (1000, "")
+    assert talking.audio[1] == (await speech(running, SENTENCE * 6, response_format="pcm", seed=5)).content
 
 
 async def test_a_drain_ends_after_the_current_utterance(serve):
