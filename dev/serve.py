@@ -20,7 +20,8 @@ def main() -> None:
     print(f"serving {model} on the CPU{noise}; in another terminal:\n")
     url = f"http://127.0.0.1:{arguments.port}/v1/audio/speech"
     body = '{"model":"chattts","input":"今天天气很好","voice":"default","response_format":"wav"}'
-    print(f"  curl -s {url} -H 'Content-Type: application/json' \\\n    -d '{body}' -o out/hello.wav\n", flush=True)
+    print(f"  curl -s {url} -H 'Content-Type: application/json' \\\n    -d '{body}' -o out/hello.wav\n")
+    print(f"or open http://127.0.0.1:{arguments.port}/ in a browser\n", flush=True)
     command = [
         "-m",
         "chattts_server",

@@ -17,8 +17,8 @@ FOLDERS = {
 OTHER = {
     "charts/chattts-operator/": "the Helm chart; charts/generate.py makes its copies of other files",
     "manifests/": "crd.yaml is the source of the CRD; install.yaml, samples/, prometheus/",
-    "tests/": "server/ operator/ chart/ promql/ bench/ cluster/ dev/ packaging/, and e2e/ on a real Kubernetes",
-    "docs/": "architecture.md, adr/ (decisions), reports/ (dated runs), images/",
+    "tests/": "server/ operator/ chart/ promql/ bench/ cluster/ dev/ fuzz/ page/ packaging/, e2e/ on a real Kubernetes",
+    "docs/": "architecture.md, voices.md, keys.md, adr/ (decisions), reports/ (dated runs), images/",
     "requirements/": "locks with hashes, one per extra",
     "Dockerfile": "targets `server` and `operator`",
     "Makefile, .ci/run": "every command that people and CI use",

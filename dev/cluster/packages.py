@@ -31,14 +31,17 @@ def install_packages() -> None:
     problem = why_not(missing, is_root=os.geteuid() == 0, has_apt=shutil.which("apt-get") is not None)
     if problem:
         raise ClusterError(problem)
-    if not missing:
-        return
-    say(f"INSTALLING DEBIAN PACKAGES on this machine: {' '.join(missing)}")
+    if missing:
+        apt_install(missing)
+
+
+def apt_install(packages: list[str]) -> None:
+    say(f"INSTALLING DEBIAN PACKAGES on this machine: {' '.join(packages)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     # Debian's containerd would start a daemon of its own where systemd runs; nothing here needs it.
     with step("apt-get install"):
         run(["apt-get", "update", "-q"], env=environment)
-        run(["apt-get", "install", "-qy", "--no-install-recommends", *missing], env=environment)
+        run(["apt-get", "install", "-qy", "--no-install-recommends", *packages], env=environment)
 
 
 def missing_packages(is_there: Callable[[str], bool], programs: Mapping[str, str] = PROGRAMS) -> list[str]:

@@ -33,6 +33,10 @@ class Settings:
     port: int
     metrics_port: int
     log_format: str
+    voices: Path | None
+    voices_config_map: str | None
+    api_keys: Path | None
+    docs: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,15 @@ def _optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text == "" else read(text)
 
 
+def _existing(is_there: Callable[[Path], bool]) -> Callable[[str], Path]:
+    def read(text: str) -> Path:
+        if not is_there(Path(text)):
+            raise ValueError(text)
+        return Path(text)
+
+    return read
+
+
 PORTS = "a port, 0 (any free one) to 65535"
 OPTIONS: tuple[Option, ...] = (
     Option("model", _model_folder, None, "a folder with the nine files of asset/", "folder that contains asset/"),
@@ -122,6 +135,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("metrics_port", _integer(0, 65535), "9090", PORTS, "/metrics"),
     Option("log_format", _one_of("json", "text"), "json", "json or text",
            "one JSON object per line, or lines for people"),
+    Option("voices", _optional(_existing(Path.is_dir)), "", "a folder, or nothing",
+           "named voices, a file each: a ConfigMap's mount, or a claim that all replicas share"),
+    Option("voices_config_map", _optional(str), "", "the name of a ConfigMap, or nothing",
+           "the ConfigMap that is mounted there: voices cannot be added through the API"),
+    Option("api_keys", _optional(_existing(Path.exists)), "", "a file or a folder that exists, or nothing",
+           "a file of lines `NAME: KEY`, or a folder (a Secret's mount) of a file per key; read again as it changes"),
+    Option("docs", lambda text: _one_of("on", "off")(text) == "on", "on", "on or off",
+           "/docs and /openapi.json"),
 )  # fmt: skip
 assert [option.name for option in OPTIONS] == [field.name for field in fields(Settings)]
 
@@ -146,4 +167,6 @@ def read_settings(environment: Mapping[str, str], flags: Mapping[str, str | None
             values[option.name] = option.read(text)
         except ValueError:
             raise CannotStart(f"{option.key} has the value {text!r}; it must be {option.rule}") from None
+    if values["voices_config_map"] and not values["voices"]:
+        raise CannotStart(f"{PREFIX}VOICES_CONFIG_MAP is set and {PREFIX}VOICES is not: where is it mounted?")
     return Settings(**values)

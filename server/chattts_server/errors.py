@@ -3,12 +3,15 @@
 ServerError
 |- InvalidRequest      the request can never succeed as it is
 |  |- BodyTooLarge
+|  |- Unauthorized     no key, or not one of ours
+|  |- Conflict         not while things are as they are: the name is taken, or the place is read only
 |  '- NotFound         no such path, method or object
 |- Overloaded          later it may: Retry-After says when
 |- NotReady            no engine (yet), or draining
 |- DeadlinePassed      admitted, but its time was over
 |- ClientGone          nobody is left to be answered
-'- EngineFailure       our fault
+|- EngineFailure       our fault
+'- StorageFailure      our fault, or the volume's
 
 CannotStart            ends the process with 78 and one line (not an answer)
 """
@@ -40,6 +43,12 @@ class InvalidRequest(ServerError): ...
 class BodyTooLarge(InvalidRequest): ...
 
 
+class Unauthorized(InvalidRequest): ...
+
+
+class Conflict(InvalidRequest): ...
+
+
 class NotFound(InvalidRequest): ...
 
 
@@ -61,6 +70,9 @@ class ClientGone(ServerError): ...
 class EngineFailure(ServerError): ...
 
 
+class StorageFailure(ServerError): ...
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
@@ -71,12 +83,15 @@ class Answer:
 ANSWERS: dict[type[ServerError], Answer] = {
     InvalidRequest: Answer(422, "invalid_request_error"),
     BodyTooLarge: Answer(413, "invalid_request_error"),
+    Unauthorized: Answer(401, "invalid_request_error"),
+    Conflict: Answer(409, "invalid_request_error"),
     NotFound: Answer(404, "invalid_request_error"),
     Overloaded: Answer(429, "rate_limit_error"),
     NotReady: Answer(503, "service_unavailable"),
     DeadlinePassed: Answer(504, "timeout"),
     ClientGone: Answer(499, "client_closed_request"),
     EngineFailure: Answer(500, "server_error"),
+    StorageFailure: Answer(500, "server_error"),
 }
 # These are answered with 400 instead of 422: what came is no request of this shape, or is right in another form.
 MALFORMED, WHOLE_TOO_LONG, WHOLE_TOO_MUCH = "malformed_json", "too_long_for_deadline", "too_long_for_whole"

@@ -21,7 +21,8 @@ from chattts_server.api.middleware import Connection
 from chattts_server.errors import InvalidRequest, body_of
 
 MAX_HEAD_BYTES = 32 * 1024  # a request's line and its headers
-HEAD_SECONDS, BODY_SECONDS = 10.0, 60.0  # the largest body on a slow line takes a while
+# The largest body on a slow line takes a while; an upload that is too slow is answered before (api/voices.py).
+HEAD_SECONDS, BODY_SECONDS = 10.0, 75.0
 # Of one connection. With the megabytes that Linux grants, a reader in real time would look as if it stood still.
 KERNEL_BUFFER_BYTES, OUR_BUFFER_BYTES = 64 * 1024, 16 * 1024
 

@@ -56,7 +56,8 @@ from chattts_server.text.normalizer import is_readable, normalize, prepare, pron
 from chattts_server.text.splitter import pause_after, split
 from chattts_server.text.tokens import PromptTokenizer, Prosody
 from chattts_server.tracing import Spans
-from chattts_server.voices.store import voice_of
+from chattts_server.voices.codec import Speaker
+from chattts_server.voices.store import Voices
 
 STREAM_WINDOW_SAMPLES = 4 * SAMPLE_RATE  # a reader that stalls holds at most this much of us
 # Trained rows end by themselves; this only stops one that does not.
@@ -111,6 +112,7 @@ class Refining:
     token_ids: list[int]
     limits: Limits
     seconds: float  # of audio that its steps could have made
+    reference: str | None  # what the voice's recording says
 
 
 class Synthesis:
@@ -120,6 +122,7 @@ class Synthesis:
         tokenizer: PromptTokenizer,
         admission: Admission,
         metrics: Metrics,
+        voices: Voices,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -132,6 +135,7 @@ class Synthesis:
         self.draining_since: float | None = None  # monotonic; set by serve.py
         self.drain_begun = asyncio.Event()  # set by serve.py: for those who wait for it
         self._tokenizer = tokenizer
+        self._voices = voices
         self._jitter = jitter
         # One thread: Python runs one at a time anyway, and the event loop then waits for one and not for many.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="text")
@@ -141,15 +145,15 @@ class Synthesis:
         """Returns when the first audio is there; the caller must close the Speech. Raises the errors of errors.py."""
         try:
             hello = self._hello(utterance.connected)
-            voice = voice_of(utterance.voice, hello)  # an unknown voice costs nothing further
-            pieces, dropped = await self._read(utterance, hello)
+            speaker = self._voices.resolve(utterance.voice, hello)  # an unknown voice costs nothing further
+            pieces, dropped = await self._read(utterance, speaker, hello)
             _require_bounded(utterance, pieces)
             ticket = self._admit(utterance, sum(piece.seconds + _refining_seconds(piece) for piece in pieces))
         except InvalidRequest:
             self.metrics.observe(events.Invalid())
             raise
         self.metrics.observe(events.Accepted(dropped))
-        speech = Speech(self, utterance, pieces, voice, ticket, dropped)
+        speech = Speech(self, utterance, pieces, speaker.voice, ticket, dropped)
         try:
             await speech.begin()
         except BaseException as error:
@@ -201,13 +205,13 @@ class Synthesis:
             raise NotReady("the speech engine is not ready", code="not_ready", retry_after=2)
         return hello
 
-    async def _read(self, utterance: Utterance, hello: Hello) -> tuple[list[Piece], int]:
+    async def _read(self, utterance: Utterance, speaker: Speaker, hello: Hello) -> tuple[list[Piece], int]:
         if len(utterance.text) <= INLINE_CHARACTERS:
-            return self._pieces(utterance, hello)
+            return self._pieces(utterance, speaker, hello)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reader, self._pieces, utterance, hello)
+        return await loop.run_in_executor(self._reader, self._pieces, utterance, speaker, hello)
 
-    def _pieces(self, utterance: Utterance, hello: Hello) -> tuple[list[Piece], int]:
+    def _pieces(self, utterance: Utterance, speaker: Speaker, hello: Hello) -> tuple[list[Piece], int]:
         """(rows to be, characters left out). Pure but for its caches, so that a thread may run it."""
         spoken = normalize(utterance.text, utterance.language)
         if not is_readable(spoken.text):
@@ -218,27 +222,35 @@ class Synthesis:
         pauses = _pauses(texts, utterance.max_seconds)
         # A limit on the whole is shared among the pieces by their length.
         scale = None if utterance.max_seconds is None else (utterance.max_seconds - sum(pauses)) / sum(predicted)
+        reference = None if speaker.transcript is None else pronounceable(normalize(speaker.transcript).text)
         pieces: list[Piece] = []
         for text, language, seconds, pause in zip(texts, languages, predicted, pauses, strict=True):
             allowed = None if scale is None else seconds * scale
             cost, limits = _cost_and_limits(seconds, allowed, hello)
-            refining = None if utterance.prosody is None else self._refining(text, utterance.prosody, hello)
-            piece = Piece(text, language, self._tokenizer.prompt(text), cost, limits, pause, refining)
-            if max(len(piece.token_ids), len(refining.token_ids) if refining else 0) > hello.max_tokens:
+            refining = None
+            if utterance.prosody is not None:
+                refining = self._refining(text, utterance.prosody, reference, speaker.prompt_steps, hello)
+            token_ids = self._tokenizer.prompt(text, reference=reference)
+            piece = Piece(text, language, token_ids, cost, limits, pause, refining)
+            asked = max(len(piece.token_ids) + speaker.prompt_steps, len(refining.token_ids) if refining else 0)
+            if asked > hello.max_tokens:
                 raise InvalidRequest("a sentence of the text is too long", code="text_too_long", param="input")
             pieces.append(piece)
         return pieces, spoken.dropped
 
-    def _refining(self, text: str, prosody: Prosody, hello: Hello) -> Refining:
+    def _refining(
+        self, text: str, prosody: Prosody, reference: str | None, prompt_steps: int, hello: Hello
+    ) -> Refining:
         token_ids = self._tokenizer.refine_prompt(text, prosody)
         expected = round(len(token_ids) * REFINE_GROWTH)
         longest = REFINE_TOKENS if hello.rows_end else expected  # a random row goes on to its limit
-        longest = max(1, min(longest, hello.max_steps, hello.max_tokens - len(self._tokenizer.prompt(""))))
-        return Refining(token_ids, Limits(max_steps=longest), min(expected, longest) / STEPS_PER_SECOND)
+        room = hello.max_tokens - len(self._tokenizer.prompt("", reference=reference)) - prompt_steps
+        longest = max(1, min(longest, hello.max_steps, room))
+        return Refining(token_ids, Limits(max_steps=longest), min(expected, longest) / STEPS_PER_SECOND, reference)
 
-    def refined(self, token_ids: list[int]) -> list[int]:
+    def refined(self, token_ids: list[int], reference: str | None) -> list[int]:
         """The prompt that speaks what the text stage answered."""
-        prompt = self._tokenizer.refined_prompt(token_ids)
+        prompt = self._tokenizer.refined_prompt(token_ids, reference=reference)
         if prompt is None:
             raise EngineFailure("the text stage left nothing to be spoken", code="nothing_refined")
         return prompt
@@ -401,7 +413,7 @@ class Speech:
         refined = await self._owner.engine.refine(refining.token_ids, sampling, refining.limits, deadline)
         if self._ticket is not None:
             self._owner.made(self._ticket, refining.seconds, refining.seconds)
-        return self._owner.refined(refined)
+        return self._owner.refined(refined, refining.reference)
 
     def _giving_back(self, piece: Piece) -> Callable[[Item], None]:
         """Gives a row's share of the place back as its audio comes: what is made waits only for its reader."""

@@ -12,7 +12,9 @@ NAMED = re.compile(r"`((?:server|operator|charts|manifests|bench|dev|docs|tests)
 LINKED = re.compile(r"\]\((?!http)([^)#]+)\)")
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/api.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/api.md", "docs/voices.md", "docs/keys.md"]
+)
 def test_every_file_that_a_page_names_exists(page: str) -> None:
     text = (ROOT / page).read_text()
     named = NAMED.findall(text)

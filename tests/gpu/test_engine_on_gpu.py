@@ -90,6 +90,34 @@ def test_company_changes_no_code_of_a_row(usual, prompt):
         assert (usual.codes(3).cpu() == expected).all()
 
 
+def test_the_contexts_of_mates_change_no_code_of_a_row(usual, prompt):
+    """A step reads as many columns as its furthest row sees: alone 256, beside these mates 512 and 2048."""
+    one = row(prompt(TEXTS[1]), STEPS, Sampling(temperature=0.7))
+    expected = alone(usual, one, 5)
+    for tokens in (300, 900):
+        join(usual, 0, one, 5)
+        join(usual, 2, row(prompt(TEXTS[1])[:1] + [300] * tokens, STEPS, Sampling(temperature=1.5)), 7)
+        for _ in range(STEPS):
+            usual.step([0, 2])
+        assert (usual.codes(0).cpu() == expected).all()
+
+
+def test_joining_and_launching_wait_for_nothing(usual, prompt, device):
+    import torch
+
+    one = row(prompt(TEXTS[0]), STEPS)
+    join(usual, 0, one, 0)
+    if device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        usual.launch([0])
+        usual.device_step.place(1, 3)
+    finally:
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    assert usual.outcomes() == ["made"]
+
+
 def test_the_check_above_would_notice(usual, prompt):
     one = row(prompt(TEXTS[1]), STEPS, Sampling(temperature=0.7))
     assert not (alone(usual, one, 5) == alone(usual, one, 6)).all()

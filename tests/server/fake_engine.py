@@ -15,6 +15,7 @@ import faulthandler
 import os
 import sys
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ BREAK_0 = BERT_ENTRIES + CHATTTS_TOKENS.index("[break_0]")
 
 
 class HummingModel:
-    """Steps that only take time; a row's sound is a hum of its seed, whatever its text."""
+    """Steps that only take time; a row's sound is a hum of its seed and voice, whatever its text."""
 
     def __init__(self, slots: int, seconds_per_step: float, log: Callable[[str], None], late: int = 0) -> None:
         self.slots = slots
@@ -122,7 +123,11 @@ class HummingModel:
 
     def vocode(self, pieces: Sequence[Piece]) -> list[np.ndarray]:
         """Nothing is kept back: a hum needs no look-ahead."""
-        return [_hum(piece.first_step, piece.end_step, self._seeds[piece.slot]) for piece in pieces]
+        return [_hum(piece.first_step, piece.end_step, self._pitch(piece.slot)) for piece in pieces]
+
+    def _pitch(self, slot: int) -> int:
+        voice = self._rows[slot].voice
+        return self._seeds[slot] + zlib.crc32(voice.codes, zlib.crc32(voice.embedding))
 
     def rewind(self, slot: int) -> None:
         pass
@@ -134,9 +139,9 @@ class HummingModel:
         return {"device_allocated": 1}
 
 
-def _hum(first_step: int, end_step: int, seed: int) -> np.ndarray:
+def _hum(first_step: int, end_step: int, pitch: int) -> np.ndarray:
     first = samples_of(first_step) if first_step else 0
-    return (0.3 * np.sin(np.arange(first, samples_of(end_step)) * (0.05 + seed % 997 / 1e5))).astype(np.float32)
+    return (0.3 * np.sin(np.arange(first, samples_of(end_step)) * (0.05 + pitch % 997 / 1e5))).astype(np.float32)
 
 
 def main() -> None:

@@ -107,7 +107,7 @@ async def test_a_bug_on_the_way_leaves_no_place_taken(serve, monkeypatch):
         for kind, broken in (
             ("mp3", "api.speech.Chain"),
             ("wav", "api.speech.as_whole_wav"),
-            ("mp3", "synthesis.voice_of"),
+            ("mp3", "voices.store.voice_of_seed"),
         ):
             assert (await speech(running, response_format=kind)).status_code == 200
             with monkeypatch.context() as patch:

@@ -128,6 +128,21 @@ def test_a_row_of_nan_is_named_late_and_harms_neither_its_mate_nor_the_slots_nex
     assert (launched.codes(0) == expected[good]).all()
 
 
+def test_a_slot_that_is_given_away_before_its_nan_is_heard_of_is_clean(launched, rows, expected):
+    """What is masked is multiplied by zero, and zero times NaN is NaN: the next row would fail where it gets as far."""
+    good = max((n for n, one in enumerate(rows) if one.stage == "code"), key=lambda n: rows[n].limits.max_steps)
+    for _ in range(launched.join(0, rows[good], good)):
+        launched.prefill(0)
+    launched._state.inputs[0] = float("nan")
+    launched.launch([0])
+    for _ in range(launched.join(0, rows[good], good)):
+        launched.prefill(0)
+    assert launched.outcomes() == ["broken"]
+    for _ in range(rows[good].limits.max_steps):
+        assert launched.step([0]) == ["made"]
+    assert (launched.codes(0) == expected[good]).all()
+
+
 def test_a_step_that_no_graph_serves_is_an_error_and_no_slow_step(launched):
     from chattts_server.engine.device_step import DeviceStep, MissingGraph, eager
     from chattts_server.engine.process import ROW_ERRORS

@@ -380,7 +380,7 @@ def lost(*_):
 def with_a_fault(engine):
     if not marker.exists():
         marker.touch()
-        engine._model.step = lost
+        engine._model.launch = lost
     run(engine)
 
 process.Engine.run = with_a_fault

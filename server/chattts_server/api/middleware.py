@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -25,7 +25,6 @@ _GOOD_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")  # of a proxy before us; anything
 GONE = 499  # nobody was there to be answered
 PROBES = ("/livez", "/readyz", "/startupz")  # asked every few seconds: a line only when they fail
 log = logging.getLogger(__name__)
-TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes"
 
 
 @dataclass(slots=True)
@@ -112,16 +111,19 @@ def _route(scope: Scope) -> str:
 class BodyLimit:
     """Refuses a large body before it is parsed, by its announced length or as soon as too much has come."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, larger: Mapping[tuple[str, str], int] | None = None) -> None:
+        """`larger`: bytes by (method, path) of those that may have more."""
         self._app = app
+        self._larger = larger or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        most = self._larger.get((scope["method"], scope["path"]), MAX_BODY_BYTES)
         announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
-            await _refuse(scope, send)
+        if announced.isdecimal() and int(announced) > most:
+            await _refuse(scope, send, most)
             return
         received = 0
 
@@ -129,15 +131,19 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
-                raise HTTPException(413, TOO_LARGE)  # FastAPI lets this kind through, problems.py answers it
+            if received > most:
+                raise HTTPException(413, _too_large(most))  # FastAPI lets this kind through, problems.py answers it
             return message
 
         await self._app(scope, receive_limited, send)
 
 
-async def _refuse(scope: Scope, send: Send) -> None:
-    error = BodyTooLarge(TOO_LARGE, code="body_too_large")
+def _too_large(most: int) -> str:
+    return f"the body is larger than {most} bytes"
+
+
+async def _refuse(scope: Scope, send: Send, most: int) -> None:
+    error = BodyTooLarge(_too_large(most), code="body_too_large")
     body = json.dumps(body_of(error, scope["state"]["request_id"])).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": answer_for(error).status, "headers": headers})

@@ -11,6 +11,7 @@ from chattts_server.errors import NotFound
 
 router = APIRouter()
 MODEL_ID = "chattts"
+CREATED = 1716768000  # 2024-05-27, ChatTTS's release
 
 
 @router.get("/v1/models")
@@ -26,15 +27,14 @@ async def model(request: Request, model_id: str) -> dict[str, Any]:
 
 
 def _model(checkpoint: Checkpoint) -> dict[str, Any]:
-    random = checkpoint.sizes is not None and "seed" in checkpoint.sizes
     return {
         "id": MODEL_ID,
         "object": "model",
-        "created": 1716768000,  # 2024-05-27, ChatTTS's release
-        "owned_by": "random weights" if random else "2noise",
+        "created": CREATED,
+        "owned_by": "random weights" if checkpoint.random else "2noise",
         "licenses": {
             "weights": "none: random numbers, the sound is noise"
-            if random
+            if checkpoint.random
             else "CC-BY-NC-4.0 (released ChatTTS weights)",
             "model_code": "AGPL-3.0-or-later (ChatTTS)",
             "server": "Apache-2.0",

@@ -322,11 +322,8 @@ class Conversation:
     def _trace(self, speech: Speech, number: int) -> None:
         """Each utterance is a trace, or a part of the one that the handshake named."""
         if self._traces is not None:
-            attributes = {
-                "http.route": PATH,
-                "chattts.request_id": self._request_id,
-                "chattts.utterance": number,
-            }
+            attributes: dict[str, str | int | float] = {"http.route": PATH, "chattts.request_id": self._request_id}
+            attributes["chattts.utterance"] = number
             told = Span(f"utterance {PATH}", speech.arrived, time.monotonic(), attributes)
             self._traces.emit(told, speech.spans, self._socket.headers)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from chattts_server.audio.chain import Sound
+from chattts_server.voices.codec import MAX_STRING
 
 MAX_CHARACTERS = 10_000
 GATE_WINDOW = 1024  # samples; when `denoise` is just true
@@ -19,7 +20,7 @@ def _named_by_id(voice: Any) -> Any:
     return voice["id"] if isinstance(voice, dict) and set(voice) == {"id"} else voice
 
 
-VoiceName = Annotated[str, Field(min_length=1, max_length=64), BeforeValidator(_named_by_id)]
+VoiceName = Annotated[str, Field(min_length=1, max_length=MAX_STRING), BeforeValidator(_named_by_id)]
 
 
 class Common(BaseModel):

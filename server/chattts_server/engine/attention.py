@@ -59,12 +59,17 @@ def attend_masked(query: torch.Tensor, cache: torch.Tensor, mask: torch.Tensor) 
     """query [n, h, D], already scaled; cache [n, h, 2, T, D]; mask [n, T], 0 or -inf -> [n, h, D], float32.
 
     For a device, whose memory-efficient kernel goes through the columns in order: what is masked adds nothing, so
-    neither T nor n changes a row's bits.
+    neither T nor n changes a row's bits. cuDNN, which torch would prefer on newer cards, promises nothing like it.
     """
     keys, values = cache.unbind(2)
     one = query[:, :, None].to(cache.dtype)
-    mixed = scaled_dot_product_attention(one, keys, values, attn_mask=mask[:, None, None], scale=1.0)
-    return mixed[:, :, 0].float()
+    bias = mask[:, None, None].expand(-1, query.shape[1], -1, -1)
+    if query.device.type == "cuda":
+        mixed = torch.ops.aten._scaled_dot_product_efficient_attention(one, keys, values, bias, False, scale=1.0)[0]
+    else:
+        mixed = scaled_dot_product_attention(one, keys, values, attn_mask=bias, scale=1.0)
+    made: torch.Tensor = mixed[:, :, 0].float()
+    return made
 
 
 def _context(columns: int, longest: int) -> int:

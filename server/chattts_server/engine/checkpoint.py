@@ -53,6 +53,11 @@ class Checkpoint:
     sizes: Mapping[str, Any] | None  # None: the released model's
     rows_end: bool  # False: a random checkpoint whose rows end only at their limit
 
+    @property
+    def random(self) -> bool:
+        """Made by make-checkpoint: the sound is noise."""
+        return self.sizes is not None and "seed" in self.sizes
+
 
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Reads what is small and checks that all nine files are there; the digests are checked by verify()."""

@@ -105,6 +105,11 @@ class EngineClient:
         return None if self.hello is None else self.clock() - self._last_message
 
     @property
+    def open_rows(self) -> int:
+        """Rows of speech that are submitted and neither finished nor given up."""
+        return len(self._rows)
+
+    @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
 

@@ -29,7 +29,7 @@ from chattts_server.engine.precision import Precision, chosen_precision
 from chattts_server.engine.refusal import MAX_STEPS, MAX_TOKENS
 from chattts_server.engine.sizes import speaker_statistics
 from chattts_server.engine.slots import Slots, row_bytes
-from chattts_server.engine.speech_model import Piece
+from chattts_server.engine.speech_model import DeviceLost, Piece
 from chattts_server.engine.threads import cpu_threads
 from chattts_server.engine.weights import file_bytes
 
@@ -38,6 +38,7 @@ ROWS_ON_CPU, ROWS_ON_GPU = 16, 32
 MEMORY_SHARE = 0.85  # of what is free: the rest is for passes and for the libraries
 WEIGHT_COPIES = 2  # the files as they are read, and the order that products want them in
 MEASURE_SECONDS = 0.3  # of each part: some periods of a CPU quota
+MEASURE_TIMES = 256  # at most: a row goes no further than its slot
 # As short as a prompt can be that has something to prefill, and that has nothing: [Stts] and [Ptts].
 _ROW = Submit(0, [21131, 21132], Voice(), Sampling(), Limits(1), None, 0)
 _MATE = Submit(0, [21132], Voice(), Sampling(), Limits(1), None, 0)
@@ -66,6 +67,8 @@ def run(
         assets = checkpoint.folder / "asset"
         most = options.rows or fitting_rows(assets, precision, device)
         model = Slots(assets, options.rows, device, precision, checkpoint.rows_end, most=most)
+    except torch.AcceleratorError as error:
+        raise DeviceLost(str(error)) from error
     except Exception:
         verification.wait()  # a file that is not what it should be is the better explanation
         raise
@@ -134,7 +137,7 @@ def warm_up(model: Slots) -> float:
 def _seconds(act: Callable[[], object]) -> float:
     """On average: a fraction of a core is fast for a moment and then made to wait."""
     began, times = time.monotonic(), 0
-    while times < 2 or time.monotonic() - began < MEASURE_SECONDS:
+    while times < 2 or (time.monotonic() - began < MEASURE_SECONDS and times < MEASURE_TIMES):
         act()
         times += 1
     return (time.monotonic() - began) / times

@@ -78,25 +78,26 @@ class DeviceStep:
                     self.graphs[count, context, text] = capture(body)
 
     def open(self, slot: int, stage: Stage) -> None:
-        self._own.is_text[slot] = stage == "text"
+        self._own.is_text[slot : slot + 1] = stage == "text"
         self.place(slot, 0)
 
     def place(self, slot: int, position: int) -> None:
         """Where the slot's next key is: also a slot that does not step has one written there, and none reads it."""
-        self._own.positions[slot], self._own.steps[slot] = position, 0
+        here = slice(slot, slot + 1)  # setting one element waits for the device, filling a slice does not
+        self._own.positions[here], self._own.steps[here] = position, 0
 
     def launch(self, slots: Sequence[int], context: int, text: bool) -> Told:
         """`context`: columns that the furthest of the slots looks at; `text`: whether some are of the text stage."""
         graph = self._graph(max(slots) + 1, context, text)
         cuda = self._device.type == "cuda"
-        # Pinned memory comes from torch's cache, which keeps it until the copy is over.
+        # Everything that can fail comes before the launch. Torch's cache keeps pinned memory until the copy is over.
         mask = torch.zeros(len(self._own.active), dtype=torch.bool, pin_memory=cuda)
         mask[list(slots)] = True
+        heard = torch.empty(len(mask), dtype=torch.uint8, pin_memory=cuda)
+        done = torch.cuda.Event(blocking=True) if cuda else None  # type: ignore[no-untyped-call]  # it sleeps, not spins
         self._own.active.copy_(mask, non_blocking=True)
         graph()
-        heard = torch.empty(len(mask), dtype=torch.uint8, pin_memory=cuda)
         heard.copy_(self._own.outcomes, non_blocking=True)
-        done = torch.cuda.Event() if cuda else None  # type: ignore[no-untyped-call]
         if done is not None:
             done.record()
         self.launches += 1
@@ -153,15 +154,15 @@ def eager(body: Body) -> Body:
 def cuda_graphs(device: torch.device) -> Capture:
     """All graphs share one pool of memory, as only one of them runs at a time."""
     pool = torch.cuda.graph_pool_handle()
+    beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # one: libraries keep a workspace for each
 
     def capture(body: Body) -> Body:
-        beside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(beside):
             body()  # libraries choose their kernels and take their workspaces before anything is recorded
         torch.cuda.current_stream(device).wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
+        with torch.cuda.graph(graph, pool=pool, stream=beside):
             body()
         replay: Body = graph.replay
         return replay

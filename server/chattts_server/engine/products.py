@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 
 from chattts_server.engine.precision import HALVES, Precision
 
-COARSE_RESULTS = 32768
+COARSE_RESULTS, COARSE_TIMES = 1 << 19, 16  # of the start-up test in halves: results a product, batches at most
 CANDIDATES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)  # kernels work in blocks of 4, 6 or 16 rows
 
 
@@ -98,7 +98,8 @@ def equal_row_counts(products: Sequence[Product], most: int, device: torch.devic
     Not chosen by time: results are to be the same after a restart.
     """
     largest = next((count for count in CANDIDATES if count >= most), most)
-    counts = [*(count for count in CANDIDATES if count < largest), largest]
+    least = 2 if any(made.coarse for made in products) else 1  # a row alone goes another way, and that shows too rarely
+    counts = [*(count for count in CANDIDATES if least <= count < largest), largest]
     generator = torch.Generator().manual_seed(0)
     inputs = [
         torch.randn(_rows_of_test(made, largest), made.inputs, generator=generator).to(device) for made in products
@@ -122,8 +123,8 @@ def equal_row_counts(products: Sequence[Product], most: int, device: torch.devic
 
 
 def _rows_of_test(made: Product, largest: int) -> int:
-    """Enough results for a difference to be seen: of those that are coarse, one in some thousands shows it."""
-    return largest * (-(-COARSE_RESULTS // (largest * made.outputs)) if made.coarse else 1)
+    """Enough results for a difference to be seen: of coarse ones only one in some ten thousand shows it."""
+    return largest * (min(COARSE_TIMES, -(-COARSE_RESULTS // (largest * made.outputs))) if made.coarse else 1)
 
 
 def _results(made: Product, rows: torch.Tensor, count: int) -> torch.Tensor | None:

@@ -29,16 +29,16 @@ class RowState:
         self._top_k, self._min_steps = zeros(dtype=torch.long), zeros(dtype=torch.long)
 
     def open(self, slot: int, row: Submit, seed: int, first: torch.Tensor) -> None:
-        sampling = row.sampling
+        sampling, here = row.sampling, slice(slot, slot + 1)  # setting one element would wait for a device
         self.rewind(slot, seed, first)
-        self._temperature[slot], self._top_p[slot] = sampling.temperature, sampling.top_p
-        self._top_k[slot], self._penalty[slot] = sampling.top_k, sampling.repetition_penalty
-        self._min_steps[slot] = row.limits.min_steps
+        self._temperature[here], self._top_p[here] = sampling.temperature, sampling.top_p
+        self._top_k[here], self._penalty[here] = sampling.top_k, sampling.repetition_penalty
+        self._min_steps[here] = row.limits.min_steps
 
     def rewind(self, slot: int, seed: int, first: torch.Tensor) -> None:
         """Nothing is made yet; `first` [H] is the input of the first step."""
         self.history[slot] = NO_CODE
-        self.seed[slot], self.inputs[slot] = seed, first
+        self.seed[slot : slot + 1], self.inputs[slot] = seed, first
 
     def parameters(self, own: torch.Tensor | slice, steps: torch.Tensor, rows_end: bool) -> Parameters:
         may_end = (steps >= self._min_steps[own]) & rows_end

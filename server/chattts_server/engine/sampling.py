@@ -68,7 +68,9 @@ def candidates(
     scores = logits / parameters.temperature[:, None, None]
     scores = _penalized(scores, history, parameters.repetition_penalty[:, None, None])
     top, index = scores.topk(looked_at or scores.shape[-1], dim=-1)
-    chances = (top - scores.logsumexp(-1, keepdim=True)).exp()
+    # A device adds in another order for another number of rows; in float64 no threshold is near enough to notice.
+    exact = top.double()
+    chances = (exact - scores.double().logsumexp(-1, keepdim=True)).exp()
     before = chances.cumsum(-1) - chances
     rank = torch.arange(top.shape[-1], device=top.device)
     kept = (before < parameters.top_p[:, None, None]) | (rank < KEEP_AT_LEAST)

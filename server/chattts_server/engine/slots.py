@@ -30,6 +30,7 @@ from chattts_server.engine.sampling import USUAL_CANDIDATES, Addresses, Noise, c
 from chattts_server.engine.speech_model import DeviceLost, Outcome, Piece
 from chattts_server.engine.weights import load_gpt
 
+CUFFT_PLANS = 32  # of the vocoder's passes, each of another length; by default thousands are kept, in gigabytes
 SPEAKER_TOKEN = 21143  # [spk_emb]: its embedding is replaced by the speaker's
 PREFILL_TOKENS = 64  # of one chunk; a row's chunks depend on its own prompt alone
 POSITIONS = MAX_TOKENS + MAX_STEPS  # of one slot: the prompt, an audio prompt in it, and the steps
@@ -90,18 +91,20 @@ class Slots:
         `rows_end` False: the end is never chosen. `capture`: steps are launched, not computed operation by operation;
         None: on a CUDA device as graphs, on a CPU not.
         """
-        torch.backends.cudnn.allow_tf32 = precision != "float32"  # of convolutions; of products it is off anyhow
+        torch.backends.cudnn.allow_tf32 = precision != "float32"  # of convolutions
+        torch.backends.cuda.matmul.allow_tf32 = False  # an environment variable of NVIDIA's images would set it
+        if device.type == "cuda":
+            torch.backends.cuda.cufft_plan_cache[device.index or 0].max_size = CUFFT_PLANS
         weights = load_gpt(assets, device)
         self.device = device
-        self.width = weights.width
         self._assets = assets
-        self._text_tokens = len(weights.text)
         self._rows_end = rows_end
         self._noise = noise
         self.gpt = Gpt(weights, slots or most, POSITIONS, precision)
-        block = self.gpt.row_counts.counts[-1]
-        self.slots = slots or (most if most < block else most - most % block)
+        self._text_tokens, self.width = len(weights.text), weights.width
+        del weights  # in float32: what is needed of it is in `gpt`
         capture = capture or (cuda_graphs(device) if device.type == "cuda" else None)
+        self.slots = slots or self._fitting(most, whole=capture is not None)
         taken = self.slots if capture is None else math.prod(self.gpt.row_counts.blocks(self.slots))
         self.gpt.allocate(taken)
         self._vocoder = vocoder.Vocoder(assets, self.slots, device, vocoder_dtype(precision))
@@ -111,10 +114,16 @@ class Slots:
         self._state = RowState(taken, self.width, device)
         self._positions = [0] * self.slots  # of the next step's keys
         self._steps = [0] * self.slots  # launched
-        self._tenants = [0] * self.slots  # how often each slot was given away, or begun again
-        self._launched: deque[tuple[list[tuple[int, int]], Told]] = deque()  # (slot, its tenant) of each row
+        self._launched: deque[tuple[Sequence[int], Told]] = deque()
         self.capture_seconds: float | None = None  # None: there are no graphs
         self.device_step = None if capture is None else self._captured(capture, taken, noise)
+
+    def _fitting(self, most: int, whole: bool) -> int:
+        """At most so many slots, in whole blocks of a product; `whole`: there is memory for a place in each block."""
+        if whole:
+            return next(n for n in range(most, 0, -1) if n == 1 or math.prod(self.gpt.row_counts.blocks(n)) <= most)
+        block = self.gpt.row_counts.counts[-1]
+        return most if most < block else most - most % block
 
     @torch.inference_mode()
     def _captured(self, capture: Capture, taken: int, noise: Noise) -> DeviceStep:
@@ -141,9 +150,10 @@ class Slots:
     @_on_device
     def join(self, slot: int, row: Submit, seed: int) -> int:
         prompt = self._embedded(row)
+        if self.device_step is not None:  # what was not finite in it may be heard of only after it was given away
+            self.gpt.clear(slot, POSITIONS)
         self._prompts[slot], self._stages[slot] = prompt, row.stage
         self._top_k[slot] = row.sampling.top_k
-        self._tenants[slot] += 1
         self._positions[slot] = self._steps[slot] = 0
         self._state.open(slot, row, seed, prompt[-1])
         if self.device_step is not None:
@@ -168,7 +178,6 @@ class Slots:
     def retry(self, slot: int, seed: int) -> None:
         prompt = self._prompts[slot]
         self._positions[slot], self._steps[slot] = len(prompt) - 1, 0
-        self._tenants[slot] += 1
         self._state.rewind(slot, seed, prompt[-1])
         self._vocoder.open(slot)
         if self.device_step is not None:
@@ -181,24 +190,23 @@ class Slots:
 
     @_on_device
     def launch(self, slots: Sequence[int]) -> None:
-        tenants = [(slot, self._tenants[slot]) for slot in slots]
         if self.device_step is None:
             made = self._computed(slots)
-            self._launched.append((tenants, lambda: made))
+            self._launched.append((slots, lambda: made))
         else:
             context = 1 + max(self._positions[slot] for slot in slots)
             text = any(self._stages[slot] == "text" for slot in slots)
-            self._launched.append((tenants, self.device_step.launch(slots, context, text)))
+            self._launched.append((slots, self.device_step.launch(slots, context, text)))
         for slot in slots:
             self._positions[slot] += 1
             self._steps[slot] += 1
 
     @_on_device
     def outcomes(self) -> list[Outcome]:
-        tenants, told = self._launched.popleft()
+        slots, told = self._launched.popleft()
         made = told()
-        for (slot, tenant), outcome in zip(tenants, made, strict=True):
-            if outcome == "broken" and tenant == self._tenants[slot]:
+        for slot, outcome in zip(slots, made, strict=True):
+            if outcome == "broken" and self.device_step is None:
                 self.gpt.clear(slot, self._positions[slot])
         return made
 
@@ -255,10 +263,12 @@ class Slots:
     def rewind(self, slot: int) -> None:
         self._vocoder.open(slot)
 
+    @_on_device
     def codes(self, slot: int) -> torch.Tensor:
         """All codes of the row so far, [T, 4]."""
         return self._state.codes[slot, : self._steps[slot]].clone()
 
+    @_on_device
     def tokens(self, slot: int, steps: int) -> list[int]:
         made: list[int] = self._state.codes[slot, :steps, 0].tolist()
         return made
