@@ -57,7 +57,7 @@ class HummingModel:
         self._steps: dict[int, int] = {}
         self._seeds: dict[int, int] = {}
         self._empty: dict[int, int] = {}
-        self._stepped: set[int] = set()
+        self._stepped: frozenset[int] = frozenset()
 
     def problem(self, row: Submit) -> str | None:
         return "a bad row" if INVALID in row.token_ids else None
@@ -67,9 +67,7 @@ class HummingModel:
         self._log(f"{row.stage} prompt {' '.join(map(str, row.token_ids))}")
         if DIE in row.token_ids:
             os._exit(1)
-        if slot in self._stepped:  # it is taken again before another step
-            self._tell_stop(slot)
-            self._stepped.remove(slot)
+        self._note_stop(self._stepped & {slot})  # it was taken from a row in the same turn
         self._rows[slot], self._steps[slot], self._seeds[slot] = row, 0, seed
         self._empty[slot] = row.token_ids.count(EMPTY)
         return 1
@@ -93,17 +91,18 @@ class HummingModel:
             raise DeviceLost("unspecified launch failure")
         if FULL in ids and len(slots) > 1:
             raise RuntimeError("CUDA out of memory")
-        for slot in self._stepped - set(slots):
-            self._tell_stop(slot)
-        self._stepped = set(slots)
+        self._note_stop(self._stepped - set(slots))
+        self._stepped = frozenset(slots)
         time.sleep(self._seconds_per_step)
         for slot in slots:
             self._steps[slot] += 1
         return [self._outcome(slot) for slot in slots]
 
-    def _tell_stop(self, slot: int) -> None:
-        if self._steps[slot] < self._rows[slot].limits.max_steps:
-            self._log(f"stopped after {self._steps[slot]}")
+    def _note_stop(self, slots: frozenset[int]) -> None:
+        for slot in slots:
+            if self._steps[slot] < self._rows[slot].limits.max_steps:
+                self._log(f"stopped after {self._steps[slot]}")
+        self._stepped -= slots
 
     def _outcome(self, slot: int) -> Outcome:
         if self._steps[slot] == 1 and self._empty[slot]:
