@@ -61,11 +61,11 @@ STAGES = (
         "engine",
         ("all",),
         (*PYTEST, "-n", "2", "--dist", "loadfile", "tests/server", "-m", "engine and not long"),
-        300,
+        360,
     ),
     Stage("page", ("all",), (*PYTEST, "tests/page"), 60),
     Stage("end to end", ("all", "e2e"), (*PYTEST, "-s", "tests/e2e", "-m", "not long"), 900),
-    Stage("engine, long", ("long",), (*PYTEST, "-s", "tests/server", "-m", "engine and long"), 700),
+    Stage("engine, long", ("long",), (*PYTEST, "-s", "tests/server", "-m", "engine and long"), 2400),
     Stage("fuzz, long", ("long",), (*PYTEST, "-s", "tests/fuzz", "-m", "long"), 300),
     Stage("long", ("long",), (*PYTEST, "-s", "tests/e2e", "-m", "long"), 1800),
 )
