@@ -7,7 +7,7 @@ GPUS ?= 4
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo serve cluster cluster-down cluster-shell images lint types format unit test test-long test-gpu bench-engine simulate-table clean clean-tools generate
+.PHONY: help setup lock demo serve cluster cluster-down cluster-shell images lint types format unit test test-long test-gpu bench-engine bench-sweep simulate-table clean clean-tools generate
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ bench-engine: setup ## Our engine against native ChatTTS and a batcher around it
 
 simulate-table: setup ## The table and the samples of docs/autoscaling.md, made again by simulation (minutes)
 	@$(PY) -m dev.policy_table && $(PY) -m dev.explain_samples
+
+bench-sweep: setup ## 10 to 100 clients by wrk (Debian package wrk) and by our own client; writes docs/sweep.md
+	@$(PY) -m bench.sweep --report docs/sweep.md $(if $(MODEL),--model "$(MODEL)")
 
 clean: ## Remove outputs and the environment of this checkout (not the shared cache)
 	rm -rf out dist build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

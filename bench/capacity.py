@@ -63,7 +63,7 @@ async def measure(
     """Raises concurrency until it no longer helps; the best step is the capacity."""
     steps: list[Step] = []
     for concurrency in concurrencies:
-        steps.append(await _hold(client, texts, concurrency, step_seconds, warm_up_seconds))
+        steps.append(await hold(client, texts, concurrency, step_seconds, warm_up_seconds))
         emit(steps[-1].as_json())
         if steps[-1].rps == 0 or _full(steps):
             break
@@ -81,7 +81,7 @@ def _full(steps: Sequence[Step]) -> bool:
     return len(steps) > 1 and steps[-1].rps < ENOUGH_GAIN * steps[-2].rps
 
 
-async def _hold(client: Client, texts: Sequence[str], concurrency: int, seconds: float, warm_up_seconds: float) -> Step:
+async def hold(client: Client, texts: Sequence[str], concurrency: int, seconds: float, warm_up_seconds: float) -> Step:
     """`concurrency` clients for the warm-up and `seconds` more; only what ends in the latter is counted."""
     tally, begun, numbers = Tally(), time.monotonic(), count()
     counted_from, until = begun + warm_up_seconds, begun + warm_up_seconds + seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -15,12 +16,14 @@ from chattts_server.api import health, models, problems, realtime, speech, statu
 from chattts_server.api.auth import Authentication, KeyRing
 from chattts_server.api.middleware import MAX_BODY_BYTES, BodyLimit, RequestFrame
 from chattts_server.api.page import assets
+from chattts_server.budget import Budget
 from chattts_server.config import Settings
 from chattts_server.engine.checkpoint import open_checkpoint
 from chattts_server.engine.client import EngineClient, EngineCommand
 from chattts_server.metrics import Metrics, MetricsServer
 from chattts_server.synthesis import Synthesis
 from chattts_server.text.tokens import PromptTokenizer
+from chattts_server.tracing import Traces
 from chattts_server.voices.store import Place, Voices
 
 # Probes, and what says nothing about anybody. All other paths need a key where there are keys.
@@ -31,8 +34,11 @@ def create_app(
     settings: Settings,
     command: EngineCommand | None = None,
     on_fatal: Callable[[int], None] = lambda _: None,
+    traces: Traces | None = None,
 ) -> FastAPI:
-    """`command`: another engine process (tests). `on_fatal` gets the exit code when the engine cannot be had."""
+    """`command`: another engine process (tests). `on_fatal` gets the exit code when the engine cannot be had.
+
+    The app closes `traces` at its end."""
     metrics = Metrics(settings.slo_milliseconds / 1000, settings.slo_max_audio_seconds)
     engine = EngineClient(
         command or _engine_command(settings),
@@ -40,7 +46,8 @@ def create_app(
         on_hello=lambda hello: synthesis.greet(hello),
         on_fatal=on_fatal,
     )
-    admission = Admission(settings.max_queue_wait_milliseconds / 1000)
+    budget = Budget(settings.key_audio_seconds_per_minute)
+    admission = Admission(settings.max_queue_wait_milliseconds / 1000, budget=budget)
     shelf = Voices(Place(settings.voices, settings.voices_config_map))
     synthesis = Synthesis(engine, PromptTokenizer(settings.model), admission, metrics, shelf)
 
@@ -55,6 +62,8 @@ def create_app(
         finally:
             await engine.stop()
             metrics_server.close()
+            if traces is not None:
+                await asyncio.to_thread(traces.close)
 
     app = FastAPI(
         title="ChatTTS speech server",
@@ -66,6 +75,7 @@ def create_app(
     )
     app.state.settings = settings
     app.state.synthesis = synthesis
+    app.state.traces = traces
     app.state.voices = shelf
     app.state.patience = realtime.Patience()
     app.state.checkpoint = open_checkpoint(settings.model)
@@ -85,7 +95,7 @@ def create_app(
     app.add_middleware(BodyLimit, larger={("POST", voices.PATH): voices.MAX_UPLOAD_BYTES + MAX_BODY_BYTES})
     keys = None if settings.api_keys is None else KeyRing(settings.api_keys)
     app.add_middleware(Authentication, keys=keys, is_open=OPEN_PATHS.__contains__)
-    app.add_middleware(RequestFrame, clock=time.monotonic, is_draining=lambda: synthesis.draining)
+    app.add_middleware(RequestFrame, clock=time.monotonic, is_draining=lambda: synthesis.draining, traces=traces)
     app.add_middleware(ArrivalClock)
     return app
 

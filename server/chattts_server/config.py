@@ -24,6 +24,8 @@ class Settings:
     max_batch_size: int | None  # None: the engine chooses
     max_queue_wait_milliseconds: int
     request_timeout_seconds: float
+    max_whole_audio_seconds: float
+    key_audio_seconds_per_minute: float | None  # None: no bound
     slo_milliseconds: int
     slo_max_audio_seconds: float
     drain_seconds: float
@@ -118,6 +120,10 @@ OPTIONS: tuple[Option, ...] = (
            "refuse (429) when the predicted wait is longer; low values refuse early, high ones let requests wait"),
     Option("request_timeout_seconds", _number(0.1, 3600), "30", "seconds from 0.1 to 3600",
            "from arrival to the first audio; then 504"),
+    Option("max_whole_audio_seconds", _number(1, 36_000), "600", "audio seconds from 1 to 36000",
+           "longer audio is not made whole, in memory (400), but streamed"),
+    Option("key_audio_seconds_per_minute", _optional(_number(1, 1e9)), "", "audio seconds from 1 to 1e9, or nothing",
+           "budget of each API key, all clients without a key being one; unset: no bound"),
     Option("slo_milliseconds", _integer(1, 600_000), "1200", "an integer from 1 to 600000",
            "the promised duration; becomes a bound of chattts_infer_duration_seconds"),
     Option("slo_max_audio_seconds", _number(0.1, 3600), "15", "seconds from 0.1 to 3600",

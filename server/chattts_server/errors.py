@@ -19,6 +19,7 @@ CannotStart            ends the process with 78 and one line (not an answer)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 class CannotStart(Exception):
@@ -57,7 +58,10 @@ class Overloaded(ServerError): ...
 class NotReady(ServerError): ...
 
 
-class DeadlinePassed(ServerError): ...
+class DeadlinePassed(ServerError):
+    """`phase`: where the request was then. engine: the engine did not say in time."""
+
+    phase: Literal["queue", "prefill", "decode", "vocode", "engine"] = "engine"
 
 
 class ClientGone(ServerError): ...
@@ -89,12 +93,12 @@ ANSWERS: dict[type[ServerError], Answer] = {
     EngineFailure: Answer(500, "server_error"),
     StorageFailure: Answer(500, "server_error"),
 }
-# Errors of this kind are answered with 400 instead of 422: what came is not even a request of this shape.
-MALFORMED = "malformed_json"
+# These are answered with 400 instead of 422: what came is no request of this shape, or is right in another form.
+MALFORMED, WHOLE_TOO_LONG, WHOLE_TOO_MUCH = "malformed_json", "too_long_for_deadline", "too_long_for_whole"
 
 
 def answer_for(error: ServerError) -> Answer:
-    if error.code == MALFORMED:
+    if error.code in (MALFORMED, WHOLE_TOO_LONG, WHOLE_TOO_MUCH):
         return Answer(400, "invalid_request_error")
     return ANSWERS[type(error)]
 

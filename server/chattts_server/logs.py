@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+# Set by api/middleware.py: every line that is written on the way of a request has its id.
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _STANDARD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"}
 
 
@@ -41,4 +44,6 @@ class TextLines(logging.Formatter):
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    extras = {key: value for key, value in vars(record).items() if key not in _STANDARD}
+    current = request_id.get()
+    return extras if current is None else {"request_id": current} | extras

@@ -41,6 +41,18 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class OverBudget:
+    """Turned away because of what its API key has asked for already: not load, more servers would not help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """A deadline has passed after admission; comes beside Broken."""
+
+    phase: Literal["queue", "prefill", "decode", "vocode", "engine"]
+
+
+@dataclass(frozen=True, slots=True)
 class Invalid:
     """Can never succeed as it is; not load."""
 
@@ -54,6 +66,7 @@ class Served:
     first_audio_seconds: float
     queued_seconds: float
     audio_seconds: float
+    underran: bool = False  # who played it while it came had to wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +92,9 @@ class EngineReady:
     digests: str
 
 
-Event = Accepted | Refused | Invalid | Served | Broken | Load | EngineReady | StepReport | Phase | Fail
+Event = (
+    Accepted | Refused | OverBudget | Late | Invalid | Served | Broken | Load | EngineReady | StepReport | Phase | Fail
+)
 
 
 class Metrics:
@@ -113,8 +128,11 @@ class Metrics:
             "chattts_queued_audio_seconds", "Predicted audio of the requests in flight that is still to be made"
         )
         self._audio = counter("chattts_audio_seconds", "Audio decoded, steps at 46.875 a second")
-        self._rejected = counter("chattts_requests_rejected", "Requests refused for want of capacity", "reason")
+        self._rejected = counter(
+            "chattts_requests_rejected", "Requests refused, though they may be sent again", "reason"
+        )
         self._failed = counter("chattts_rows_failed", "Rows that failed alone, in an engine that goes on", "reason")
+        self._late = counter("chattts_deadlines_passed", "Requests whose deadline passed, by where they were", "phase")
         self._underruns = counter("chattts_stream_underruns", "Streams that fell behind real time")
         self._dropped = counter("chattts_text_dropped_characters", "Characters that cannot be read and were left out")
         self._cold_start = gauge("chattts_cold_start_seconds", "Last start of the engine", "phase")
@@ -122,10 +140,12 @@ class Metrics:
         self._build = gauge("chattts_build_info", "Always 1", "version", "device", "dtype", "weights")
         for outcome in ("accepted", "refused", "invalid"):  # a rate() needs the 0 before the first request
             self._infer.labels(outcome)
-        for reason in ("queue_full", "deadline", "not_ready", "draining"):
+        for reason in ("queue_full", "deadline", "not_ready", "draining", "budget"):
             self._rejected.labels(reason)
         for reason in ("invalid", "engine", "nan", "empty"):
             self._failed.labels(reason)
+        for phase in ("queue", "prefill", "decode", "vocode", "engine"):
+            self._late.labels(phase)
         for delivery in ("full", "stream"):
             self._duration.labels(delivery)
             self._long.labels(delivery)
@@ -138,12 +158,18 @@ class Metrics:
             case Refused():
                 self._infer.labels("refused").inc()
                 self._rejected.labels(event.reason).inc()
+            case OverBudget():
+                self._infer.labels("invalid").inc()
+                self._rejected.labels("budget").inc()
+            case Late():
+                self._late.labels(event.phase).inc()
             case Invalid():
                 self._infer.labels("invalid").inc()
             case Served():
                 self._durations(event.audio_seconds).labels(event.delivery).observe(event.duration_seconds)
                 self._first_audio.observe(event.first_audio_seconds)
                 self._queue_wait.observe(event.queued_seconds)
+                self._underruns.inc(event.underran)
             case Broken():
                 late = max(event.elapsed_seconds, 2 * self._slo_seconds)
                 self._durations(event.predicted_audio_seconds).labels(event.delivery).observe(late)

@@ -1,4 +1,4 @@
-"""Listens, and ends well: SIGTERM drains, a second one ends at once. The only module that knows uvicorn."""
+"""Listens, and ends well: SIGTERM drains, a second one ends at once. Knows uvicorn, as http_protocol.py does."""
 
 from __future__ import annotations
 
@@ -8,47 +8,42 @@ import logging
 import math
 import os
 import signal
-import socket
-import struct
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request as Handshake
 
-from chattts_server.api.middleware import MAX_BODY_BYTES, Connection
+from chattts_server.api.middleware import MAX_BODY_BYTES
 from chattts_server.app import create_app
 from chattts_server.config import Settings
 from chattts_server.engine.client import EngineCommand
+from chattts_server.http_protocol import SpeechProtocol, SpeechSocket
 from chattts_server.synthesis import Synthesis
+from chattts_server.tracing import Traces, open_traces
 
 KEEP_ALIVE_SECONDS = 75  # longer than clients keep idle connections, so that it is they who close
 # After SIGTERM a client may be just about to use its old connection: it is served once more and told to close.
 LINGER_SECONDS = 1.0
 PING_SECONDS = 20.0  # a WebSocket whose other side does not answer within as long again is closed
-# Of one connection. With the megabytes that Linux grants, a reader in real time would look as if it stood still.
-KERNEL_BUFFER_BYTES, OUR_BUFFER_BYTES = 64 * 1024, 16 * 1024
 log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings, command: EngineCommand | None = None) -> int:
     """Returns the exit code: 0 after a drain, 78 or 1 when there can be no engine."""
-    server = SpeechServer(settings, command)
+    server = SpeechServer(settings, command, open_traces(os.environ))
     server.run()
     return server.exit_code
 
 
 class SpeechServer(uvicorn.Server):
-    def __init__(self, settings: Settings, command: EngineCommand | None = None) -> None:
+    def __init__(self, settings: Settings, command: EngineCommand | None = None, traces: Traces | None = None) -> None:
         self.exit_code = 0
         self._settings = settings
         self._signals = 0
         self._drain_task: asyncio.Task[None] | None = None
-        self._app: FastAPI = create_app(settings, command, self.fail)
+        self._app: FastAPI = create_app(settings, command, self.fail, traces)
         super().__init__(
             uvicorn.Config(
                 self._app, host=settings.host, port=settings.port, loop="uvloop", http=SpeechProtocol, ws=SpeechSocket,
@@ -115,40 +110,3 @@ class SpeechServer(uvicorn.Server):
         # Answers may still be on their way out, and one may just have come in: uvicorn waits for those connections.
         self.config.timeout_graceful_shutdown = math.ceil(max(0.0, self._settings.drain_seconds - elapsed))
         self.should_exit = True
-
-
-class SpeechProtocol(HttpToolsProtocol):
-    """Tells each request how old its connection is."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.connection = _connection(transport)
-        _bound_buffers(transport)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.connection.requests += 1
-        self.scope["state"]["connection"] = self.connection
-
-
-class SpeechSocket(WebSocketsSansIOProtocol):
-    """A WebSocket after its upgrade; the transport and its bounds are still those of SpeechProtocol."""
-
-    def handle_connect(self, event: Handshake) -> None:
-        self.app_state = {**self.app_state, "connection": _connection(self.transport)}
-        super().handle_connect(event)
-
-
-def _connection(transport: asyncio.Transport) -> Connection:
-    def abort() -> None:
-        """With a reset: a body that has no length and just ended would look whole (HTTP/1.0)."""
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-
-    return Connection(opened=time.monotonic(), abort=abort)
-
-
-def _bound_buffers(transport: asyncio.Transport) -> None:
-    raw = transport.get_extra_info("socket")
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER_BYTES)
-    transport.set_write_buffer_limits(high=OUR_BUFFER_BYTES)

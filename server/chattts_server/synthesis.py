@@ -1,4 +1,4 @@
-"""The way of a request: normalise -> split -> tokens -> admit -> (text stage) -> engine. Knows no HTTP and no torch.
+"""The way of a request: normalise -> split -> tokens -> admit -> turn -> (text stage) -> engine. Knows no HTTP.
 
 Everything that can be refused is refused before the first audio; metrics.observe() is called once at the end.
 """
@@ -6,16 +6,18 @@ Everything that can be refused is refused before the first audio; metrics.observ
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
 from chattts_server import metrics as events
-from chattts_server.admission import Admission, Refusal, Throughput
+from chattts_server.admission import Admission, Ask, Refusal, Throughput
 from chattts_server.engine.client import EngineClient
 from chattts_server.engine.nouns import (
     SAMPLE_RATE,
@@ -23,6 +25,7 @@ from chattts_server.engine.nouns import (
     UNLIMITED_CREDIT,
     Chunk,
     Fail,
+    Finish,
     Hello,
     Limits,
     Phase,
@@ -34,6 +37,8 @@ from chattts_server.engine.nouns import (
 )
 from chattts_server.engine.row_stream import Item, RowStream
 from chattts_server.errors import (
+    WHOLE_TOO_LONG,
+    WHOLE_TOO_MUCH,
     ClientGone,
     DeadlinePassed,
     EngineFailure,
@@ -41,11 +46,16 @@ from chattts_server.errors import (
     NotReady,
     Overloaded,
 )
+from chattts_server.fair_queue import FairQueue, places_for
 from chattts_server.metrics import Delivery, Metrics
-from chattts_server.text.language import Choice
+from chattts_server.queued_row import QueuedRow
+from chattts_server.text import tags
+from chattts_server.text.language import Choice, Language, main_language
+from chattts_server.text.lengths import Lengths
 from chattts_server.text.normalizer import is_readable, normalize, prepare, pronounceable
-from chattts_server.text.splitter import pause_after, predicted_seconds, split
+from chattts_server.text.splitter import pause_after, split
 from chattts_server.text.tokens import PromptTokenizer, Prosody
+from chattts_server.tracing import Spans
 from chattts_server.voices.codec import Speaker
 from chattts_server.voices.store import Voices
 
@@ -55,6 +65,9 @@ LIMIT_FACTOR, LIMIT_SECONDS = 3.0, 3.0
 INLINE_CHARACTERS = 200  # read at once in 3 ms at worst (docs/text.md); longer texts are read beside the event loop
 # The text stage as ChatTTS samples it, and how many tokens it usually says for one that it reads.
 REFINE_SAMPLING, REFINE_TOKENS, REFINE_GROWTH = Sampling(0.7, 0.7, 20, repetition_penalty=1.0), 384, 1.3
+ENGINE_SAYS_SECONDS = 0.5  # the engine knows in which phase a deadline has passed, and says so after its step
+BEHIND_SECONDS = 0.05  # a player has at least so much in its own buffer
+ASK_FOR_A_STREAM = 'ask for a stream (POST /v1/audio/speech with "stream_format": "audio")'
 MAX_PAUSE_SHARE = 0.25  # of `max_seconds`; where pauses would take more, there are none
 
 
@@ -73,12 +86,18 @@ class Utterance:
     deadline: float  # monotonic; to the first audio
     language: Choice = "auto"
     prosody: Prosody | None = None  # None: no text stage
+    whole_seconds: float = math.inf  # of the model's audio: more of it is not made whole
+    caller: str = ""  # name of its API key
+    fingerprint: int = 0  # of the request: the same one, sent again, has the same
+    spans: Spans = field(default_factory=Spans)  # gets where the time went
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """One row to be. Filled by Synthesis._pieces."""
 
+    text: str
+    language: Language
     token_ids: list[int]
     seconds: float  # predicted
     limits: Limits
@@ -111,6 +130,8 @@ class Synthesis:
         self.admission = admission
         self.metrics = metrics
         self.clock = clock
+        self.queue = FairQueue(0)  # no places before the engine's Hello
+        self.lengths = Lengths()
         self.draining_since: float | None = None  # monotonic; set by serve.py
         self.drain_begun = asyncio.Event()  # set by serve.py: for those who wait for it
         self._tokenizer = tokenizer
@@ -126,6 +147,7 @@ class Synthesis:
             hello = self._hello(utterance.connected)
             speaker = self._voices.resolve(utterance.voice, hello)  # an unknown voice costs nothing further
             pieces, dropped = await self._read(utterance, speaker, hello)
+            _require_bounded(utterance, pieces)
             ticket = self._admit(utterance, sum(piece.seconds + _refining_seconds(piece) for piece in pieces))
         except InvalidRequest:
             self.metrics.observe(events.Invalid())
@@ -145,20 +167,27 @@ class Synthesis:
         if isinstance(report, StepReport) and self.admission.throughput is not None:
             self.admission.throughput.learn(report)
 
+    def learn(self, piece: Piece, finish: Finish) -> None:
+        """How long a text really sounded. A random row's length says nothing of its text, nor does a refined one's."""
+        if self.engine.hello is not None and self.engine.hello.rows_end and piece.refining is None:
+            seconds, ended = samples_of(finish.steps) / SAMPLE_RATE, finish.reason == "end"
+            self.lengths.learn(piece.text, piece.language, seconds, ended)
+
     def greet(self, hello: Hello) -> None:
         self.admission.throughput = Throughput(hello.rows, hello.throughput)
+        self.queue.places = places_for(hello.rows)
         self.metrics.observe(events.EngineReady(hello.device, hello.dtype, hello.digests))
 
     def refuse_invalid(self) -> None:
         """For api/: a request that failed validation never comes here."""
         self.metrics.observe(events.Invalid())
 
-    def made(self, ticket: int, audio_seconds: float) -> None:
-        self.admission.made(ticket, audio_seconds)
+    def made(self, ticket: int, audio_seconds: float, freed: float) -> None:
+        self.admission.made(ticket, audio_seconds, freed)
         self._report_load()
 
     def release(self, ticket: int) -> None:
-        self.admission.leave(ticket)
+        self.admission.leave(ticket, self.clock())
         self._report_load()
 
     @property
@@ -188,19 +217,21 @@ class Synthesis:
         if not is_readable(spoken.text):
             raise InvalidRequest("the text holds nothing that can be read", code="unreadable_text", param="input")
         texts = split(pronounceable(spoken.text))
-        predicted = [predicted_seconds(text) for text in texts]
+        languages = [main_language(tags.without(text), utterance.language) for text in texts]
+        predicted = [self.lengths.seconds(*row) for row in zip(texts, languages, strict=True)]
         pauses = _pauses(texts, utterance.max_seconds)
         # A limit on the whole is shared among the pieces by their length.
         scale = None if utterance.max_seconds is None else (utterance.max_seconds - sum(pauses)) / sum(predicted)
         reference = None if speaker.transcript is None else pronounceable(normalize(speaker.transcript).text)
         pieces: list[Piece] = []
-        for text, seconds, pause in zip(texts, predicted, pauses, strict=True):
+        for text, language, seconds, pause in zip(texts, languages, predicted, pauses, strict=True):
             allowed = None if scale is None else seconds * scale
             cost, limits = _cost_and_limits(seconds, allowed, hello)
             refining = None
             if utterance.prosody is not None:
                 refining = self._refining(text, utterance.prosody, reference, speaker.prompt_steps, hello)
-            piece = Piece(self._tokenizer.prompt(text, reference=reference), cost, limits, pause, refining)
+            token_ids = self._tokenizer.prompt(text, reference=reference)
+            piece = Piece(text, language, token_ids, cost, limits, pause, refining)
             asked = max(len(piece.token_ids) + speaker.prompt_steps, len(refining.token_ids) if refining else 0)
             if asked > hello.max_tokens:
                 raise InvalidRequest("a sentence of the text is too long", code="text_too_long", param="input")
@@ -225,13 +256,15 @@ class Synthesis:
         return prompt
 
     def _admit(self, utterance: Utterance, audio_seconds: float) -> int:
-        refusal = self.admission.refusal(self.clock(), utterance.deadline, self._jitter())
-        if refusal is not None:
-            self.metrics.observe(events.Refused(refusal.reason))
-            raise _overloaded(refusal)
-        ticket = self.admission.enter(audio_seconds)
-        self._report_load()
-        return ticket
+        ask = Ask(audio_seconds, utterance.caller, utterance.fingerprint, utterance.deadline, not utterance.streamed)
+        answer = self.admission.admit(self.clock(), ask, self._jitter())
+        if isinstance(answer, int):
+            self._report_load()
+            return answer
+        if answer.reason == "too_long":
+            raise _too_long(answer)
+        self.metrics.observe(events.OverBudget() if answer.reason == "budget" else events.Refused(answer.reason))
+        raise _overloaded(answer)
 
     def _report_load(self) -> None:
         self.metrics.observe(events.Load(self.admission.inflight, self.admission.audio_seconds))
@@ -249,10 +282,21 @@ class Speech:
         self._pieces = pieces
         self._voice = voice
         self._ticket: int | None = ticket
-        self._starts: list[asyncio.Future[RowStream]] = []  # of the pieces that were begun, in order
+        self._rows: list[QueuedRow] = []  # of the pieces that were begun, in order
         self._first = b""
         self._first_at: float | None = None  # monotonic; None: no audio yet
         self._samples = 0
+        self._underran = False
+
+    @property
+    def arrived(self) -> float:
+        """Monotonic."""
+        return self._utterance.arrived
+
+    @property
+    def spans(self) -> Spans:
+        """For who encodes; complete after close()."""
+        return self._utterance.spans
 
     @property
     def predicted_seconds(self) -> float:
@@ -273,27 +317,38 @@ class Speech:
         return self._samples / SAMPLE_RATE
 
     async def begin(self) -> None:
-        """Submits what may run now and waits for the first audio, until the deadline."""
+        """Enters what may run now and waits for the first audio, until the deadline."""
         for _ in range(1 if self._utterance.streamed else len(self._pieces)):
-            self._start_next()
-        wait = self._utterance.deadline - self._owner.clock()
+            self._enter_next()
+        row = self._rows[0]
+        where: Literal["queue", "engine"] = "queue"
         try:
-            async with asyncio.timeout(max(0.0, wait)):
-                self._first = await anext(await self._starts[0])
+            async with asyncio.timeout(max(0.0, self._time_left())):
+                await row.turn()
+            where = "engine"
+            async with asyncio.timeout(max(0.0, self._time_left()) + ENGINE_SAYS_SECONDS):
+                self._first = await anext(row)
         except TimeoutError:
-            raise DeadlinePassed("the deadline passed before there was audio", code="deadline_exceeded") from None
+            raise _late(where) from None
         except StopAsyncIteration:
             raise EngineFailure("the speech engine made no audio", code="engine_failed") from None
         self._first_at = self._owner.clock()
+
+    def _time_left(self) -> float:
+        return self._utterance.deadline - self._owner.clock()
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         yield self._counted(self._first)
         self._first = b""
         for index, piece in enumerate(self._pieces):
-            if len(self._starts) < len(self._pieces) and len(self._starts) == index + 1:
-                self._start_next()  # the next piece is made while this one is read
-            async for pcm in await self._starts[index]:
+            if len(self._rows) < len(self._pieces) and len(self._rows) == index + 1:
+                self._enter_next()  # the next piece is made while this one is read
+            row = self._rows[index]
+            waited = not row.has_arrived
+            async for pcm in row:
+                self._note_gap(waited)
                 yield self._counted(pcm)
+                waited = not row.has_arrived
             if piece.pause:
                 yield self._counted(bytes(4 * round(piece.pause * SAMPLE_RATE)))
 
@@ -301,13 +356,14 @@ class Speech:
         """Frees the place, cancels what still runs, and observes once. `error`: why it ended early."""
         if self._ticket is None:
             return
-        for start in self._starts:
-            start.cancel()  # a text stage that still runs
-        for row in self._rows:
+        for number, row in enumerate(self._rows):
             row.close()
+            row.tell(self._utterance.spans, number)
         self._owner.release(self._ticket)
         self._ticket = None
         elapsed = self._owner.clock() - self._utterance.arrived
+        if isinstance(error, DeadlinePassed):
+            self._owner.metrics.observe(events.Late(error.phase))
         if error is None:
             self._owner.metrics.observe(self._served())
         elif not isinstance(error, InvalidRequest | ClientGone | asyncio.CancelledError):  # a bug is our fault too
@@ -327,52 +383,59 @@ class Speech:
             delivery=self._utterance.delivery,
             duration_seconds=max(0.0, ready_at - self._utterance.arrived - starved),
             first_audio_seconds=first,
-            queued_seconds=finishes[0].queued_seconds,
+            queued_seconds=self._rows[0].waited_seconds + finishes[0].queued_seconds,
             audio_seconds=self.audio_seconds,
+            underran=self._underran,
         )
 
-    @property
-    def _rows(self) -> list[RowStream]:
-        """Those that were submitted."""
-        done = [start for start in self._starts if start.done() and not start.cancelled()]
-        return [start.result() for start in done if start.exception() is None]
+    def _enter_next(self) -> None:
+        """A piece waits for one turn, in which its text stage and its speech run one after the other."""
+        piece, utterance = self._pieces[len(self._rows)], self._utterance
+        deadline = None if self._rows else utterance.deadline
+        refining = piece.refining
 
-    def _start_next(self) -> None:
-        piece, first = self._pieces[len(self._starts)], not self._starts
-        deadline = self._utterance.deadline if first else None
-        if piece.refining is not None:
-            self._starts.append(asyncio.ensure_future(self._refine(piece, piece.refining, deadline)))
-            return
-        start: asyncio.Future[RowStream] = asyncio.get_running_loop().create_future()
-        start.set_result(self._submit(piece, piece.token_ids, deadline))
-        self._starts.append(start)
+        def submit(token_ids: list[int], hear: Callable[[Item], None]) -> RowStream:
+            credit = STREAM_WINDOW_SAMPLES if utterance.streamed else UNLIMITED_CREDIT
+            what = (token_ids, self._voice, utterance.sampling, piece.limits, deadline, credit, utterance.streamed)
+            return self._owner.engine.submit(*what, hear)
 
-    async def _refine(self, piece: Piece, refining: Refining, deadline: float | None) -> RowStream:
+        self._rows.append(
+            QueuedRow(
+                self._owner.queue, utterance.caller, piece.seconds + _refining_seconds(piece),
+                piece.token_ids if refining is None else lambda: self._refine(refining, deadline),
+                submit, self._giving_back(piece), self._owner.clock,
+            )
+        )  # fmt: skip
+
+    async def _refine(self, refining: Refining, deadline: float | None) -> list[int]:
+        """The prompt that is spoken."""
         sampling = msgspec.structs.replace(REFINE_SAMPLING, seed=self._utterance.sampling.seed)
         refined = await self._owner.engine.refine(refining.token_ids, sampling, refining.limits, deadline)
         if self._ticket is not None:
-            self._owner.made(self._ticket, refining.seconds)
-        return self._submit(piece, self._owner.refined(refined, refining.reference), deadline)
+            self._owner.made(self._ticket, refining.seconds, refining.seconds)
+        return self._owner.refined(refined, refining.reference)
 
-    def _submit(self, piece: Piece, token_ids: list[int], deadline: float | None) -> RowStream:
-        streamed = self._utterance.streamed
-        return self._owner.engine.submit(
-            token_ids, self._voice, self._utterance.sampling, piece.limits, deadline,
-            credit=STREAM_WINDOW_SAMPLES if streamed else UNLIMITED_CREDIT, window=streamed,
-            on_item=self._giving_back(piece.seconds),
-        )  # fmt: skip
-
-    def _giving_back(self, held: float) -> Callable[[Item], None]:
+    def _giving_back(self, piece: Piece) -> Callable[[Item], None]:
         """Gives a row's share of the place back as its audio comes: what is made waits only for its reader."""
+        held = piece.seconds
 
         def hear(item: Item) -> None:
             nonlocal held
-            given = min(held, len(item.pcm) / 4 / SAMPLE_RATE) if isinstance(item, Chunk) else held
-            held -= given
+            if isinstance(item, Finish):
+                self._owner.learn(piece, item)
+            made = len(item.pcm) / 4 / SAMPLE_RATE if isinstance(item, Chunk) else 0.0
+            freed = min(held, made) if isinstance(item, Chunk) else held
+            held -= freed
             if self._ticket is not None:
-                self._owner.made(self._ticket, given)
+                self._owner.made(self._ticket, made, freed)
 
         return hear
+
+    def _note_gap(self, waited: bool) -> None:
+        """Whether somebody who plays a stream as it comes has just run out of it."""
+        if waited and self._utterance.delivery == "stream" and self._first_at is not None:
+            behind = self._owner.clock() - self._first_at - self._samples / SAMPLE_RATE
+            self._underran |= behind > BEHIND_SECONDS
 
     def _counted(self, pcm: bytes) -> bytes:
         self._samples += len(pcm) // 4
@@ -402,9 +465,41 @@ def _cost_and_limits(predicted: float, allowed: float | None, hello: Hello) -> t
 
 
 def _overloaded(refusal: Refusal) -> Overloaded:
-    why = "the queue is full" if refusal.reason == "queue_full" else "the deadline cannot be met"
     return Overloaded(
-        f"{why}: the predicted wait is {refusal.predicted_wait:.1f} s",
-        code=refusal.reason,
+        f"{_WHY[refusal.reason]}: the predicted wait is {refusal.predicted_wait:.1f} s",
+        code="over_budget" if refusal.reason == "budget" else refusal.reason,
         retry_after=refusal.retry_after,
     )
+
+
+_WHY = {
+    "queue_full": "the queue is full",
+    "deadline": "the deadline cannot be met",
+    "budget": "this API key has used its audio of a minute",
+}
+
+
+def _require_bounded(utterance: Utterance, pieces: list[Piece]) -> None:
+    """A whole answer is in memory until it is sent."""
+    seconds = sum(piece.seconds + piece.pause for piece in pieces)
+    if not utterance.streamed and seconds > utterance.whole_seconds:
+        raise InvalidRequest(
+            f"the audio is predicted to last {seconds:.0f} s, which is too long to be sent whole: {ASK_FOR_A_STREAM}",
+            code=WHOLE_TOO_MUCH,
+            param="stream_format",
+        )
+
+
+def _too_long(refusal: Refusal) -> InvalidRequest:
+    return InvalidRequest(
+        f"making all of this audio is predicted to take {refusal.predicted_wait:.0f} s, longer than its deadline: "
+        f"{ASK_FOR_A_STREAM}, due at its first audio",
+        code=WHOLE_TOO_LONG,
+        param="stream_format",
+    )
+
+
+def _late(phase: Literal["queue", "engine"]) -> DeadlinePassed:
+    error = DeadlinePassed("the deadline passed before there was audio", code="deadline_exceeded")
+    error.phase = phase
+    return error

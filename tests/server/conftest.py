@@ -17,6 +17,7 @@ from chattts_server.engine.checkpoint import FILES, write_digests
 from chattts_server.engine.vocabulary import write_tokenizer
 from chattts_server.serve import SpeechServer
 from chattts_server.text.tokens import PromptTokenizer
+from chattts_server.tracing import Traces
 from tests.server.harness import Running, fake_command, settings_of
 
 HERE = Path(__file__).parent
@@ -85,9 +86,9 @@ def serve(hollow: Path) -> Serve:
 
     @asynccontextmanager
     async def start(
-        *flags: str, wait_ready: bool = True, watchdog: float = 30.0, **changes: str
+        *flags: str, wait_ready: bool = True, watchdog: float = 30.0, traces: Traces | None = None, **changes: str
     ) -> AsyncIterator[Running]:
-        server = SpeechServer(settings_of(hollow, **changes), fake_command(*flags, watchdog_seconds=watchdog))
+        server = SpeechServer(settings_of(hollow, **changes), fake_command(*flags, watchdog_seconds=watchdog), traces)
         task = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.01)

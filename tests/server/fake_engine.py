@@ -117,7 +117,8 @@ class HummingModel:
     def tokens(self, slot: int, steps: int) -> list[int]:
         if MUTE in self._rows[slot].token_ids:
             return [BREAK_0] * steps
-        return [self._seeds[slot] % 1000 + step for step in range(steps)]
+        first = self._seeds[slot] % 300  # the special characters come after
+        return [first + step for step in range(steps)]
 
     def vocode(self, pieces: Sequence[Piece]) -> list[np.ndarray]:
         """Nothing is kept back: a hum needs no look-ahead."""

@@ -266,6 +266,25 @@ async def test_s6_the_socket_for_speech_wants_a_key_too(serve, secret):
             assert socket.subprotocol == "realtime"
 
 
+async def test_each_key_has_its_own_budget_whichever_way_it_comes(serve, secret):
+    async with serve(api_keys=str(secret), key_audio_seconds_per_minute="20") as running:
+        running.client.headers = bearer(ANNA)
+        assert (await speech(running, max_seconds=19)).status_code == 200
+        poor = await speech(running, max_seconds=10)
+        assert (poor.status_code, code_of(poor)) == (429, "over_budget")
+        url = f"ws://127.0.0.1:{running.port}/v1/audio/speech/stream"
+        told = {}
+        for key in (ANNA, BORIS):
+            async with websockets.connect(url, additional_headers=bearer(key)) as socket:
+                for said in ({"type": "start", "max_seconds": 10}, {"type": "text", "text": "你好。"}, {"type": "end"}):
+                    await socket.send(json.dumps(said))
+                told[key] = [json.loads(message) async for message in socket if isinstance(message, str)][1]
+        assert (told[ANNA]["type"], told[ANNA]["error"]["code"]) == ("utterance.failed", "over_budget")
+        assert told[BORIS]["type"] == "utterance.started"
+        running.client.headers = bearer(BORIS)
+        assert (await speech(running, max_seconds=9)).status_code == 200
+
+
 async def test_a_server_that_cannot_answer_a_websocket_closes_it(secret):
     sent = []
 

@@ -131,7 +131,7 @@ def test_a_row_without_credit_expires_and_one_that_is_finished_and_unsent_does_n
     model = HummingModel(2, 0.0, lambda _: None)
 
     def clock():
-        now[0] += 0.02
+        now[0] += 0.01
         return now[0]
 
     port.script[600] = [Credit(1, UNLIMITED_CREDIT)]

@@ -22,7 +22,7 @@ def test_pages_come_beside_and_what_is_written_meanwhile_stays():
     assert (memory[::7, :9] == 0).all()
     assert resident_bytes() - before < 8 << 20  # a fraction of it
     memory[3] = 1.0
-    thread = populate_beside([memory])
+    thread = populate_beside([memory], rest=0.0, share=0.5)
     memory[MEGABYTES - 1] = 2.0
     thread.join(60)
     assert not thread.is_alive()

@@ -5,11 +5,14 @@ import os
 import re
 import shutil
 
+import pytest
+
 from tests.server.npm import HERE, with_modules
 
 BUSY = ("--step-seconds", "0.01", "--rows", "1", "--throughput", "2")
 
 
+@pytest.mark.engine
 async def test_the_npm_client(serve, tmp_path):
     script = "client.test.mjs"
     shutil.copy(HERE / script, with_modules(tmp_path))

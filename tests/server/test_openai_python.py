@@ -164,6 +164,7 @@ async def test_errors_that_are_not_of_speech(client):
     assert (await client.models.list()).data[0].id == "chattts"
 
 
+@pytest.mark.engine
 async def test_overload_and_its_own_retries(serve):
     """One row at a time; 2 s of audio fill the queue. Without retries it is a RateLimitError, with them it is audio."""
     flags = ("--step-seconds", "0.01", "--rows", "1", "--throughput", "2")

@@ -51,6 +51,7 @@ async def test_the_process_beside_says_the_same():
         await decode_recording(recording(20))
 
 
+@pytest.mark.engine
 async def test_ten_minutes_of_silence_in_a_small_file_are_not_decoded():
     """They are 100 kB of opus and 58 MB of samples; no more than 15 s are made."""
     data = recording(600, "ogg", volume=0.0, layout="mono")

@@ -1,5 +1,7 @@
 """refine, oral, laugh, pause, language: what a request says of them, and what the engine is then asked."""
 
+import asyncio
+
 import httpx
 import pytest
 
@@ -82,6 +84,7 @@ async def test_a_text_stage_that_fails_is_typed_and_leaves_no_place_taken(serve,
         assert (failed.status_code, code_of(failed)) == (status, code)
         assert running.server.synthesis.admission.inflight == 0
         assert running.server.synthesis.admission.audio_seconds == 0
+        assert running.server.synthesis.queue._inside == 0
         assert (await speech(running, "好", refine=True, max_seconds=0.2)).status_code == 200
 
 
@@ -103,8 +106,39 @@ async def test_a_client_that_leaves_ends_its_text_stage(serve, tmp_path):
         with pytest.raises(httpx.ReadTimeout):
             await running.client.post("/tts", json=body, timeout=0.5)
         await until(lambda: running.server.synthesis.admission.inflight == 0)
+        assert running.server.synthesis.queue._inside == 0
         assert (await speech(running, "好", refine=True, max_seconds=0.1)).status_code == 200
         assert len(prompts(log, "code")) == 1  # of the second request
+
+
+async def test_the_text_stage_waits_for_its_turn_and_a_deadline_passes_there(serve, tmp_path):
+    """One row at a time and three places: of four long texts one waits before the engine, and is not refined."""
+    log = tmp_path / "log"
+    async with serve("--step-seconds", "0.005", "--rows", "1", "--log", str(log)) as running:
+        queue = running.server.synthesis.queue
+        long = [asyncio.create_task(speech(running, refine=True, max_seconds=3, seed=SEED)) for _ in range(3)]
+        await until(lambda: queue._inside == 3)
+        late = await speech(running, refine=True, max_seconds=0.1, deadline_ms=200)
+        assert (late.status_code, code_of(late)) == (504, "deadline_exceeded")
+        assert {answer.status_code for answer in await asyncio.gather(*long)} == {200}
+        assert len(prompts(log, "text")) == len(prompts(log, "code")) == 3
+        assert (await speech(running, refine=True, max_seconds=0.1, deadline_ms=5000)).status_code == 200
+        assert len(prompts(log, "text")) == len(prompts(log, "code")) == 4
+        assert (queue._inside, queue.waiting) == (0, 0)
+
+
+async def test_a_text_stage_that_waits_is_left_without_a_trace(serve, tmp_path):
+    log = tmp_path / "log"
+    async with serve("--step-seconds", "0.005", "--rows", "1", "--log", str(log)) as running:
+        queue = running.server.synthesis.queue
+        long = [asyncio.create_task(speech(running, refine=True, max_seconds=3, seed=SEED)) for _ in range(3)]
+        await until(lambda: queue._inside == 3)
+        leaver = asyncio.create_task(speech(running, refine=True))
+        await until(lambda: queue.waiting == 1)
+        leaver.cancel()
+        await until(lambda: queue.waiting == 0)
+        assert {answer.status_code for answer in await asyncio.gather(*long)} == {200}
+        assert len(prompts(log, "text")) == 3
 
 
 @pytest.mark.parametrize("field", ["oral", "laugh", "pause"])

@@ -136,9 +136,13 @@ async def encoded(speech: Speech, chain: Chain) -> AsyncGenerator[bytes, None]:
     """The bytes of an answer as they are made, none of them empty."""
     async with aclosing(aiter(speech)) as sound:
         async for pcm in sound:
-            if data := await beside(chain, chain.push, pcm):
+            with speech.spans.timed("encode"):
+                data = await beside(chain, chain.push, pcm)
+            if data:
                 yield data
-    if data := await beside(chain, chain.finish):
+    with speech.spans.timed("encode"):
+        data = await beside(chain, chain.finish)
+    if data:
         yield data
 
 

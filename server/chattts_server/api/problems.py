@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from chattts_server.api.middleware import REQUEST_ID
 from chattts_server.errors import MALFORMED, EngineFailure, InvalidRequest, NotFound, ServerError, answer_for, body_of
 from chattts_server.synthesis import Synthesis
 
@@ -25,7 +26,9 @@ def install(app: FastAPI) -> None:
 
 def response_to(request: Request, error: ServerError, status: int | None = None) -> JSONResponse:
     request_id = str(request.scope["state"].get("request_id", ""))
-    headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    headers = {REQUEST_ID: request_id}  # a bug is answered outside of the middleware that sets it
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
     return JSONResponse(body_of(error, request_id), status or answer_for(error).status, headers)
 
 

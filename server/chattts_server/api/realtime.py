@@ -22,6 +22,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
+from chattts_server import logs
 from chattts_server.api.audio_response import as_server_error, encoded, parts_of, unless_stalled, usage_of
 from chattts_server.api.middleware import REQUEST_ID, Connection
 from chattts_server.api.realtime_messages import Cancel, End, Flush, Piece, Said, Start, understood
@@ -31,8 +32,10 @@ from chattts_server.api.speech import utterance_of
 from chattts_server.audio.chain import Chain, Sound
 from chattts_server.errors import ClientGone, InvalidRequest, NotReady, ServerError, answer_for, body_of
 from chattts_server.synthesis import Speech, Synthesis
+from chattts_server.tracing import Span, Traces
 
 router = APIRouter()
+PATH = "/v1/audio/speech/stream"
 log = logging.getLogger(__name__)
 
 
@@ -44,7 +47,7 @@ class Patience:
     idle: float = 300.0  # nothing to say, and nothing said to us
 
 
-@router.websocket("/v1/audio/speech/stream")
+@router.websocket(PATH)
 async def stream(socket: WebSocket) -> None:
     request_id = uuid.uuid4().hex
     synthesis: Synthesis = socket.app.state.synthesis
@@ -54,6 +57,7 @@ async def stream(socket: WebSocket) -> None:
         answer = JSONResponse(body_of(refusal, request_id), answer_for(refusal).status, headers)
         await socket.send_denial_response(answer)
         return
+    logs.request_id.set(request_id)
     await socket.accept(headers=[(REQUEST_ID.encode(), request_id.encode())])
     await Conversation(socket, synthesis, request_id).run()
 
@@ -96,6 +100,7 @@ class Conversation:
         self._synthesis = synthesis
         self._request_id = request_id
         self._patience: Patience = socket.app.state.patience
+        self._traces: Traces | None = socket.app.state.traces
         self._start = Start(type="start")
         self._sentences = Sentences()
         self._news = asyncio.Event()  # text, its end, or a drain
@@ -109,13 +114,24 @@ class Conversation:
 
     async def run(self) -> None:
         """Until somebody ends it; whatever happens, no row is left behind."""
+        began, code = time.monotonic(), 1006  # RFC 6455: no close came
         try:
             over = await self._converse()
             await self._send({"type": "websocket.close", "code": over.code, "reason": over.reason})
-        except WebSocketDisconnect:
-            pass
+            code = over.code
+        except WebSocketDisconnect as left:
+            code = left.code
         except ClientGone:
             self._hang_up()
+        finally:
+            self._log(time.monotonic() - began, code)
+
+    def _log(self, seconds: float, code: int) -> None:
+        told: dict[str, str | int | float] = {"request_id": self._request_id, "route": PATH, "close_code": code}
+        if caller := self._socket.scope["state"].get("caller"):
+            told["caller"] = caller
+        told |= {"utterances": self._begun, "milliseconds": round(seconds * 1000, 1)}
+        log.info("conversation", extra=told)
 
     async def _converse(self) -> _Over:
         reading = asyncio.ensure_future(self._read())
@@ -301,6 +317,15 @@ class Conversation:
             await self._tell("utterance.failed", as_server_error(broken), **about)
         finally:
             speech.close(error)
+            self._trace(speech, about["utterance"])
+
+    def _trace(self, speech: Speech, number: int) -> None:
+        """Each utterance is a trace, or a part of the one that the handshake named."""
+        if self._traces is not None:
+            attributes: dict[str, str | int | float] = {"http.route": PATH, "chattts.request_id": self._request_id}
+            attributes["chattts.utterance"] = number
+            told = Span(f"utterance {PATH}", speech.arrived, time.monotonic(), attributes)
+            self._traces.emit(told, speech.spans, self._socket.headers)
 
     @property
     def _sound(self) -> Sound:

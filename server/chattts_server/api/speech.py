@@ -20,6 +20,7 @@ from chattts_server.errors import ClientGone
 from chattts_server.metrics import Delivery
 from chattts_server.synthesis import Speech, Synthesis, Utterance
 from chattts_server.text.tokens import Prosody
+from chattts_server.tracing import Spans
 
 router = APIRouter()
 LONG_PCM_BYTES = 10 * SAMPLE_RATE * 4  # ten seconds
@@ -69,7 +70,8 @@ async def _whole(request: Request, spoken: Speech, sound: Sound) -> Response:
 
     try:
         pcm = await _unless_gone(request, collect())
-        wav = await _as_wav(sound, pcm)
+        with spoken.spans.timed("encode"):
+            wav = await _as_wav(sound, pcm)
     except BaseException as error:
         spoken.close(error)
         raise
@@ -110,7 +112,19 @@ def utterance_of(
         deadline=arrived + timeout,
         language=body.language,
         prosody=Prosody(body.oral, body.laugh, body.pause) if body.refine else None,
+        # Slower is longer: what is sent is bounded, too.
+        whole_seconds=settings.max_whole_audio_seconds * min(1.0, body.speed),
+        caller=connection.scope["state"].get("caller", ""),
+        fingerprint=_fingerprint(connection, body, text),
+        spans=connection.scope["state"].get("spans", Spans()),  # each utterance of a WebSocket has its own
     )
+
+
+def _fingerprint(connection: HTTPConnection, body: Common, text: str) -> int:
+    """By it a client is known that comes back as it was told. Only a hash is kept, with a key of this process."""
+    named = connection.headers.get("idempotency-key")
+    address = "" if connection.client is None else connection.client.host
+    return hash((named, text)) if named else hash((address, text, body.model_dump_json()))
 
 
 def _synthesis(request: Request) -> Synthesis:

@@ -329,6 +329,8 @@ class EngineClient:
 
     def _fail(self, row_id: int, fail: Fail) -> None:
         error = _ERRORS[fail.kind]()
+        if isinstance(error, DeadlinePassed) and fail.phase is not None:
+            error.phase = fail.phase
         if fail.kind != "deadline":
             log.error("row failed", extra={"row": row_id, "kind": fail.kind, "reason": fail.message})
             self._on_report(fail)

@@ -21,7 +21,8 @@ import torch
 
 _POPULATE_WRITE = 23  # MADV_POPULATE_WRITE, since Linux 5.14: pages are there to be written, what is in them stays
 _AT_ONCE = 4 << 20  # bytes: milliseconds, in which no other page of the process can come
-_SHARE = 0.25  # of one core
+_SHARE = 0.1  # of one core
+_REST = 5.0  # seconds before it begins: the first request has the machine to itself
 log = logging.getLogger(__name__)
 
 
@@ -34,14 +35,15 @@ def reserved_zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.devic
     return torch.frombuffer(pages, dtype=dtype).view(*shape)  # it holds on to `pages`
 
 
-def populate_beside(tensors: Sequence[torch.Tensor]) -> Thread:
+def populate_beside(tensors: Sequence[torch.Tensor], rest: float = _REST, share: float = _SHARE) -> Thread:
     """Starts the thread that brings the pages of these CPU tensors, whatever is being written to them."""
-    thread = Thread(target=_populate, args=(tensors,), name="populate", daemon=True)
+    thread = Thread(target=_populate, args=(tensors, rest, share), name="populate", daemon=True)
     thread.start()
     return thread
 
 
-def _populate(tensors: Sequence[torch.Tensor]) -> None:
+def _populate(tensors: Sequence[torch.Tensor], rest: float, share: float) -> None:
+    time.sleep(rest)
     madvise = ctypes.CDLL(None, use_errno=True).madvise  # ctypes lets go of Python's lock meanwhile
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     for tensor in tensors:
@@ -54,4 +56,4 @@ def _populate(tensors: Sequence[torch.Tensor]) -> None:
                 level = logging.INFO if code == errno.EINVAL else logging.WARNING  # an older kernel
                 log.log(level, "pages come as they are written to", extra={"error": os.strerror(code)})
                 return
-            time.sleep((time.monotonic() - began) * (1 / _SHARE - 1))
+            time.sleep((time.monotonic() - began) * (1 / share - 1))

@@ -14,7 +14,7 @@ from typing import Literal
 
 import msgspec
 
-PROTOCOL = 2
+PROTOCOL = 3
 STEPS_PER_SECOND = 46.875  # one step is 4 codes, 2 mel frames, 512 samples at 24 kHz
 SAMPLE_RATE = 24000
 CODEBOOKS = 4
@@ -28,6 +28,7 @@ Stage = Literal["code", "text"]  # speech; or the text itself again, with marks 
 # Of a row: too late; refused; it raised; values that are not finite; its first step was its end, again and again.
 FailKind = Literal["deadline", "invalid", "engine", "nan", "empty"]
 FinishReason = Literal["end", "limit"]
+RowPhase = Literal["queue", "prefill", "decode", "vocode"]
 
 
 class Sampling(msgspec.Struct, frozen=True, array_like=True):
@@ -125,6 +126,9 @@ class Finish(msgspec.Struct, frozen=True, tag="finish"):
     retries: int
     steps: int
     queued_seconds: float  # from Submit's arrival to its slot
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0  # from its first step to its last, without the vocoder's passes that it took part in
+    vocode_seconds: float = 0.0
 
 
 class Fail(msgspec.Struct, frozen=True, tag="fail"):
@@ -133,6 +137,7 @@ class Fail(msgspec.Struct, frozen=True, tag="fail"):
     id: int
     kind: FailKind
     message: str
+    phase: RowPhase | None = None  # where its deadline passed
 
 
 class Refined(msgspec.Struct, frozen=True, tag="refined"):

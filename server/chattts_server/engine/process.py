@@ -37,6 +37,7 @@ from chattts_server.engine.nouns import (
     FromEngine,
     Heartbeat,
     Refined,
+    RowPhase,
     Submit,
     ToEngine,
 )
@@ -154,8 +155,7 @@ class Engine:
         for row in plan.gone:
             self._forget(row)
         for row in plan.expired:
-            where = "waited" if row.waits else "was spoken"
-            self._fail(row, "deadline", f"its deadline passed while it {where}")
+            self._fail(row, "deadline", "its deadline passed", scheduler.phase_of(row))
 
     def _join(self, row: Row, slot: int) -> None:
         problem = self._model.problem(row.submit)
@@ -172,6 +172,7 @@ class Engine:
         for row in rows:
             self._model.prefill(_slot(row))
             row.prefills_left -= 1
+            row.prefilled = self._clock()
 
     def _step(self, rows: list[Row]) -> bool:
         """A step of these rows, and what came of steps before it: on a device the next runs while we hear of the last.
@@ -225,6 +226,7 @@ class Engine:
         """All together; after a failure each row alone and from its start, as its place in the vocoder is not known."""
         if not rows:
             return
+        began = self._clock()
         pieces = [Piece(_slot(row), row.vocoded, row.steps, row.decoded is not None) for row in rows]
         waves: list[np.ndarray] | None = None
         try:
@@ -236,7 +238,9 @@ class Engine:
                 self._isolated([row], self._vocode_again)
                 self._receive(0.0)  # a long way from the start of each row: let the other side know that we live
             return
+        seconds = self._clock() - began
         for row, wave in zip(rows, waves, strict=True):
+            row.vocode_seconds += seconds
             self._take_sound(row, wave)
 
     def _vocode_again(self, rows: list[Row]) -> None:
@@ -246,6 +250,9 @@ class Engine:
             self._take_sound(row, wave[row.samples :])
 
     def _take_sound(self, row: Row, wave: np.ndarray) -> None:
+        if scheduler.is_expired(row, self._clock()):
+            self._fail(row, "deadline", "its deadline passed", "vocode")
+            return
         row.vocoded = row.steps
         row.chunks += 1
         row.samples += len(wave)
@@ -259,7 +266,10 @@ class Engine:
         assert row.joined is not None
         assert row.decoded is not None
         self._vacate(row)
-        finish = Finish(row.submit.id, row.decoded, row.retries, row.steps, row.joined - row.arrived)
+        prefilled = row.joined if row.prefilled is None else row.prefilled
+        spoken = self._clock() - prefilled - row.vocode_seconds
+        times = (row.joined - row.arrived, prefilled - row.joined, spoken, row.vocode_seconds)
+        finish = Finish(row.submit.id, row.decoded, row.retries, row.steps, *times)
         if self._outbox.add(row, wave, finish):
             del self._rows[row.submit.id]
 
@@ -288,8 +298,8 @@ class Engine:
         self._isolated(rows[:half], act)
         self._isolated(rows[half:], act)
 
-    def _fail(self, row: Row, kind: FailKind, message: str) -> None:
-        self._port.send(Fail(row.submit.id, kind, message))
+    def _fail(self, row: Row, kind: FailKind, message: str, phase: RowPhase | None = None) -> None:
+        self._port.send(Fail(row.submit.id, kind, message, phase))
         self._forget(row)
 
     def _forget(self, row: Row) -> None:

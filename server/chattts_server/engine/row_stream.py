@@ -38,6 +38,16 @@ class RowStream:
         self._starved_since: float | None = None
         self._over = False
 
+    @property
+    def starved(self) -> bool:
+        """The engine waits for the reader."""
+        return self._credit <= 0
+
+    @property
+    def has_arrived(self) -> bool:
+        """The next item is here: reading it takes no time."""
+        return not self._arrived.empty()
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 

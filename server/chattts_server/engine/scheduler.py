@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from chattts_server.engine.nouns import UNLIMITED_CREDIT, FinishReason, Submit
+from chattts_server.engine.nouns import UNLIMITED_CREDIT, FinishReason, RowPhase, Submit
 from chattts_server.engine.speech_model import LOOK_AHEAD_STEPS
 
 # Prompt chunks between two decode steps: a long prompt delays running streams by no more than this.
@@ -29,6 +29,8 @@ class Row:
     slot: int | None = None  # None: it waits, or has left its slot
     joined: float | None = None  # monotonic
     prefills_left: int = 0
+    prefilled: float | None = None  # monotonic
+    vocode_seconds: float = 0.0  # of the passes that it took part in
     launched: int = 0  # steps that the model was told to make
     steps: int = 0  # made, as far as we have heard
     vocoded: int = 0  # steps given to the vocoder
@@ -80,6 +82,13 @@ def plan(rows: Iterable[Row], now: float, free_slots: Sequence[int]) -> Plan:
 def is_expired(row: Row, now: float) -> bool:
     """A deadline is one to the first audio."""
     return row.submit.deadline is not None and row.samples == 0 and now >= row.submit.deadline
+
+
+def phase_of(row: Row) -> RowPhase:
+    """Where a row is that has no audio yet, before it is vocoded."""
+    if row.waits:
+        return "queue"
+    return "prefill" if row.prefills_left else "decode"
 
 
 def retry_seed(seed: int, retry: int) -> int:
