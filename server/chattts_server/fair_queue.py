@@ -20,6 +20,7 @@ def places_for(rows: int) -> int:
 @dataclass(slots=True, eq=False)
 class Turn:
     caller: str
+    cost: float  # predicted audio seconds
     start: Callable[[Turn], None]  # called once, when the turn has come
     state: Literal["waiting", "inside", "left"] = "waiting"
 
@@ -41,7 +42,7 @@ class FairQueue:
         return sum(turn.state == "waiting" for _, _, turn in self._waiting)
 
     def enter(self, caller: str, cost: float, start: Callable[[Turn], None]) -> Turn:
-        turn = Turn(caller, start)
+        turn = Turn(caller, cost, start)
         tag = max(self._now, self._finish.get(caller, 0.0))
         self._finish[caller] = tag + cost
         self._entered += 1
@@ -54,7 +55,9 @@ class FairQueue:
         before, turn.state = turn.state, "left"
         if before == "inside":
             self._inside -= 1
-            self.let_in()
+        elif before == "waiting":  # it had nothing for its cost
+            self._finish[turn.caller] = max(self._now, self._finish.get(turn.caller, 0.0) - turn.cost)
+        self.let_in()
 
     def let_in(self) -> None:
         """As many as there are places. A start that fails leaves at once: not from within, or the stack would grow."""

@@ -33,7 +33,7 @@ class SpeechProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.connection = _connection(transport)
-        self._head_bytes = 0
+        self._head_bytes = self._trailer_bytes = 0
         self._in_head = False
         self._too_large = False
         self._patience: asyncio.TimerHandle | None = None
@@ -57,10 +57,20 @@ class SpeechProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._trailer_bytes = True, 0, 0
         self._be_patient(HEAD_SECONDS)
         self.connection.requests += 1
         self.scope["state"]["connection"] = self.connection
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Of the head, and behind a chunked body again (trailers): those are bounded, and nobody wants them."""
+        if self._in_head:
+            super().on_header(name, value)
+            return
+        self._trailer_bytes += len(name) + len(value) + 4
+        if self._trailer_bytes > MAX_HEAD_BYTES:
+            self._too_large = True
+            raise ValueError("the trailers are too large")  # as in on_headers_complete
 
     def on_headers_complete(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
@@ -131,6 +141,13 @@ class SpeechSocket(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Handshake) -> None:
         self.app_state = {**self.app_state, "connection": _connection(self.transport)}
         super().handle_connect(event)
+
+    def handle_ping(self) -> None:
+        """Who reads nothing gets no answers either: they would pile up."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
 
 
 def _connection(transport: asyncio.Transport) -> Connection:

@@ -70,6 +70,18 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
+class Abandoned:
+    """Accepted, and its client left before there was audio: late, where it had waited longer than is promised.
+
+    Otherwise just those who wait too long would be missing from the latency.
+    """
+
+    delivery: Delivery
+    elapsed_seconds: float
+    predicted_audio_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Broken:
     """Accepted, and not served: deadline or engine. It is late, however soon it failed."""
 
@@ -93,7 +105,19 @@ class EngineReady:
 
 
 Event = (
-    Accepted | Refused | OverBudget | Late | Invalid | Served | Broken | Load | EngineReady | StepReport | Phase | Fail
+    Accepted
+    | Refused
+    | OverBudget
+    | Late
+    | Invalid
+    | Served
+    | Abandoned
+    | Broken
+    | Load
+    | EngineReady
+    | StepReport
+    | Phase
+    | Fail
 )
 
 
@@ -170,6 +194,10 @@ class Metrics:
                 self._first_audio.observe(event.first_audio_seconds)
                 self._queue_wait.observe(event.queued_seconds)
                 self._underruns.inc(event.underran)
+            case Abandoned():
+                if event.elapsed_seconds > self._slo_seconds:
+                    self._durations(event.predicted_audio_seconds).labels(event.delivery).observe(event.elapsed_seconds)
+                    self._first_audio.observe(event.elapsed_seconds)
             case Broken():
                 late = max(event.elapsed_seconds, 2 * self._slo_seconds)
                 self._durations(event.predicted_audio_seconds).labels(event.delivery).observe(late)

@@ -63,6 +63,7 @@ STREAM_WINDOW_SAMPLES = 4 * SAMPLE_RATE  # a reader that stalls holds at most th
 # Trained rows end by themselves; this only stops one that does not.
 LIMIT_FACTOR, LIMIT_SECONDS = 3.0, 3.0
 INLINE_CHARACTERS = 200  # read at once in 3 ms at worst (docs/text.md); longer texts are read beside the event loop
+MOST_READING = 100_000  # characters of long texts that may wait for it: 1.5 s at worst
 # The text stage as ChatTTS samples it, and how many tokens it usually says for one that it reads.
 REFINE_SAMPLING, REFINE_TOKENS, REFINE_GROWTH = Sampling(0.7, 0.7, 20, repetition_penalty=1.0), 384, 1.3
 ENGINE_SAYS_SECONDS = 0.5  # the engine knows in which phase a deadline has passed, and says so after its step
@@ -140,6 +141,7 @@ class Synthesis:
         # One thread: Python runs one at a time anyway, and the event loop then waits for one and not for many.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="text")
         self._reader.submit(prepare)
+        self._reading = 0  # characters that wait for it or are in it
 
     async def speak(self, utterance: Utterance) -> Speech:
         """Returns when the first audio is there; the caller must close the Speech. Raises the errors of errors.py."""
@@ -208,8 +210,21 @@ class Synthesis:
     async def _read(self, utterance: Utterance, speaker: Speaker, hello: Hello) -> tuple[list[Piece], int]:
         if len(utterance.text) <= INLINE_CHARACTERS:
             return self._pieces(utterance, speaker, hello)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._reader, self._pieces, utterance, speaker, hello)
+        if self._reading + len(utterance.text) > MOST_READING:
+            raise self._refused("queue_full", "too many long texts wait to be read")
+        self._reading += len(utterance.text)
+        try:
+            async with asyncio.timeout(max(0.0, utterance.deadline - self.clock())):
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._reader, self._pieces, utterance, speaker, hello)
+        except TimeoutError:
+            raise self._refused("deadline", "the deadline passed while the text waited to be read") from None
+        finally:
+            self._reading -= len(utterance.text)
+
+    def _refused(self, reason: Literal["queue_full", "deadline"], why: str) -> Overloaded:
+        self.metrics.observe(events.Refused(reason))
+        return Overloaded(why, code=reason, retry_after=1)
 
     def _pieces(self, utterance: Utterance, speaker: Speaker, hello: Hello) -> tuple[list[Piece], int]:
         """(rows to be, characters left out). Pure but for its caches, so that a thread may run it."""
@@ -285,6 +300,7 @@ class Speech:
         self._rows: list[QueuedRow] = []  # of the pieces that were begun, in order
         self._first = b""
         self._first_at: float | None = None  # monotonic; None: no audio yet
+        self._played_from: float | None = None  # monotonic; None: nobody hears it yet
         self._samples = 0
         self._underran = False
 
@@ -338,6 +354,7 @@ class Speech:
         return self._utterance.deadline - self._owner.clock()
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        self._played_from = self._owner.clock()
         yield self._counted(self._first)
         self._first = b""
         for index, piece in enumerate(self._pieces):
@@ -366,8 +383,12 @@ class Speech:
             self._owner.metrics.observe(events.Late(error.phase))
         if error is None:
             self._owner.metrics.observe(self._served())
-        elif not isinstance(error, InvalidRequest | ClientGone | asyncio.CancelledError):  # a bug is our fault too
-            delivery, first = self._utterance.delivery, self._first_audio_seconds()
+            return
+        delivery, first = self._utterance.delivery, self._first_audio_seconds()
+        if isinstance(error, ClientGone | asyncio.CancelledError):
+            if first is None and delivery == "full":  # who speaks into a stream may just have changed its mind
+                self._owner.metrics.observe(events.Abandoned(delivery, elapsed, self.predicted_seconds))
+        elif not isinstance(error, InvalidRequest):  # a bug is our fault too
             self._owner.metrics.observe(events.Broken(delivery, elapsed, self.predicted_seconds, first))
 
     def _first_audio_seconds(self) -> float | None:
@@ -433,8 +454,8 @@ class Speech:
 
     def _note_gap(self, waited: bool) -> None:
         """Whether somebody who plays a stream as it comes has just run out of it."""
-        if waited and self._utterance.delivery == "stream" and self._first_at is not None:
-            behind = self._owner.clock() - self._first_at - self._samples / SAMPLE_RATE
+        if waited and self._utterance.delivery == "stream" and self._played_from is not None:
+            behind = self._owner.clock() - self._played_from - self._samples / SAMPLE_RATE
             self._underran |= behind > BEHIND_SECONDS
 
     def _counted(self, pcm: bytes) -> bytes:

@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--protocol", type=int, default=PROTOCOL)
     parser.add_argument("--throughput", type=float, default=100.0)
     parser.add_argument("--exit", type=int, default=None)
+    parser.add_argument("--start-seconds", type=float, default=0.0)
     parser.add_argument("--log", type=Path, default=None)
     options = parser.parse_args()
 
@@ -163,6 +164,7 @@ def main() -> None:
     log("start")
     if options.exit is not None:
         sys.exit(options.exit)
+    time.sleep(options.start_seconds)
     port = EnginePort(options.socket)
     port.send(Phase("load", 0.5))
     port.send(

@@ -127,7 +127,7 @@ def _bug_of(name):
 
 
 async def test_probes_while_starting_and_ready(serve):
-    async with serve(wait_ready=False) as running:
+    async with serve("--start-seconds", "1", wait_ready=False) as running:
         assert (await running.client.get("/livez")).status_code == 200
         assert (await running.client.get("/startupz")).status_code == 503
         assert (await running.client.get("/readyz")).status_code == 503
@@ -168,7 +168,6 @@ async def test_an_answer_that_is_read_slowly_is_whole_after_the_drain(serve, mon
         async with running.client.stream("POST", "/tts", json=body) as response:
             monkeypatch.setattr("chattts_server.serve.LINGER_SECONDS", 0.1)
             running.server._on_signal(signal.SIGTERM)
-            await until(lambda: running.server.should_exit)
             await asyncio.sleep(1.2)
             assert running.server.synthesis.engine.hello is not None  # it has not ended, which would cut the answer
             size = sum([len(data) async for data in response.aiter_raw()])
@@ -227,3 +226,32 @@ async def test_livez_answers_while_the_engine_is_busy(serve):
             worst = max(worst, time.monotonic() - began)
         assert worst < 0.5
         assert {answer.status_code for answer in await asyncio.gather(*busy)} == {200}
+
+
+async def test_who_gives_up_after_the_promised_time_is_a_late_request(serve):
+    """Else a client's own time limit would hide from the autoscaler just those who wait too long."""
+    async with serve("--step-seconds", "0.2") as running:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.5):
+                await speech(running, response_format="wav", max_seconds=4)
+        await until(lambda: running.server.synthesis.admission.inflight == 0, 3)
+        values = parsed(await running.metrics())
+        assert values["chattts_infer_duration_seconds_count", "full"] == 1
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await speech(running, response_format="wav", max_seconds=4)
+        await until(lambda: running.server.synthesis.admission.inflight == 0, 3)
+        assert parsed(await running.metrics())["chattts_infer_duration_seconds_count", "full"] == 1
+
+
+async def test_texts_that_wait_to_be_read_are_bounded(serve):
+    async with serve() as running:
+        synthesis = running.server.synthesis
+        text = "今天天气很好。" * 100
+        assert (await speech(running, text=text, response_format="wav", max_seconds=0.5)).status_code == 200
+        synthesis._reading += 99_500  # as though others' texts waited
+        refused = await speech(running, text=text, response_format="wav", max_seconds=0.5)
+        assert (refused.status_code, code_of(refused)) == (429, "queue_full")
+        assert refused.headers["retry-after"] == "1"
+        assert (await speech(running, response_format="wav", max_seconds=0.5)).status_code == 200
+        assert synthesis._reading == 99_500

@@ -59,7 +59,7 @@ async def test_a_stream_gives_back_what_it_has_had(running):
     await until(lambda: running.server.synthesis.admission.inflight == 0)
 
 
-@pytest.mark.parametrize("changes", [{"stream_format": "audio"}, {}])
+@pytest.mark.parametrize("changes", [{"stream_format": "audio"}, {}, {"response_format": "wav"}])
 async def test_a_reader_that_stands_still_is_gone(running, monkeypatch, changes):
     monkeypatch.setattr("chattts_server.api.audio_response.STALL_SECONDS", 0.3)
     synthesis = running.server.synthesis

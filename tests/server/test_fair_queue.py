@@ -82,3 +82,22 @@ def test_never_more_inside_than_places_and_nobody_is_forgotten(rows, places):
             door.queue.leave(door.turns[door.order[0][1]])
     door.end_all()
     assert sorted(number for _, number in door.order) == list(range(len(rows)))
+
+
+def test_what_left_before_its_turn_costs_its_caller_nothing():
+    """Else a client that gives up and asks again would wait behind all that it never had."""
+
+    def order(leaves):
+        door = Door(1)
+        door.enter("x")
+        waiting = [door.enter("a", 50.0) for _ in range(3)]
+        if leaves:
+            for turn in waiting:
+                door.queue.leave(turn)
+        for _ in range(3):
+            door.enter("b")
+            door.enter("a")
+        return door.end_all()
+
+    assert order(leaves=True) == "xbababa"
+    assert order(leaves=False) == "xabbbaaaaa"

@@ -3,7 +3,7 @@
 import pytest
 
 from chattts_server.engine.nouns import Phase, StepReport
-from chattts_server.metrics import Accepted, Broken, EngineReady, Invalid, Load, Metrics, Refused, Served
+from chattts_server.metrics import Abandoned, Accepted, Broken, EngineReady, Invalid, Load, Metrics, Refused, Served
 
 NAMES = [
     "chattts_infer_total",
@@ -54,6 +54,14 @@ def test_outcomes_are_zero_before_the_first_request(metrics):
     for outcome in ("accepted", "refused", "invalid"):
         assert value(metrics, "chattts_infer_total", outcome=outcome) == 0
     assert value(metrics, f"{DURATION}_count", delivery="full") == 0
+
+
+def test_who_left_is_late_only_where_the_promise_was_broken(metrics):
+    metrics.observe(Abandoned("full", 1.1, 1.0))
+    assert value(metrics, f"{DURATION}_count", delivery="full") == 0
+    metrics.observe(Abandoned("full", 2.0, 1.0))
+    assert value(metrics, f"{DURATION}_count", delivery="full") == 1
+    assert value(metrics, f"{DURATION}_bucket", delivery="full", le="1.2") == 0
 
 
 @pytest.mark.parametrize("slo", [1.2, 0.75])

@@ -105,6 +105,14 @@ async def test_r19_a_huge_head_is_431_before_it_is_held(running, pieces):
     assert statuses(await sent(running, GOOD.replace(b"Host", CLOSE + b"Host"))) == [200]
 
 
+async def test_r19_headers_behind_a_chunked_body_are_bounded_too(running):
+    chunked = HEAD + CLOSE + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
+    few = await sent(running, chunked + b"X-Checksum: abc\r\n\r\n")
+    assert statuses(few) == [200]
+    many = await sent(running, chunked, *[b"a:b\r\n" * 2_000] * 10, pause=0.001)
+    assert 200 not in statuses(many)
+
+
 async def test_r19_a_head_just_within_the_bound_is_read(running):
     answer = await sent(running, b"GET /livez HTTP/1.1\r\n" + CLOSE + b"X: " + b"a" * 32_000 + b"\r\n\r\n")
     assert statuses(answer) == [200]

@@ -221,6 +221,8 @@ async def test_what_is_no_recording_is_refused(shared):
         assert (answer.status_code, code_of(answer), answer.json()["error"]["param"]) == (422, code, param)
     large = await clone(shared, bytes(10 * 1024 * 1024 + 70_000))
     assert (large.status_code, code_of(large)) == (413, "body_too_large")
+    no_form = await post(PATH, content=b'{"name": "' + b"x" * 70_000, headers={"content-type": "application/json"})
+    assert (no_form.status_code, code_of(no_form)) == (413, "body_too_large")  # only recordings may be large
     assert (await clone(shared)).status_code == 201
 
 

@@ -100,6 +100,24 @@ class AudioStream(Response):
         return None
 
 
+class WholeAudio(Response):
+    """Of known length; handed over part by part, so that who takes nothing is let go."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gone = asyncio.ensure_future(_disconnect(receive))
+        try:
+            start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            await unless_stalled(send, start)
+            for part in parts_of(bytes(self.body)):
+                await unless_stalled(send, {"type": "http.response.body", "body": part, "more_body": True})
+            await unless_stalled(send, {"type": "http.response.body", "body": b""})
+        except ClientGone:
+            await _hang_up(scope, gone)
+        finally:
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+
+
 class AudioEvents(AudioStream):
     """OpenAI's events of `stream_format: "sse"`, each with its type as name and in its data."""
 

@@ -112,7 +112,7 @@ class BodyLimit:
     """Refuses a large body before it is parsed, by its announced length or as soon as too much has come."""
 
     def __init__(self, app: ASGIApp, larger: Mapping[tuple[str, str], int] | None = None) -> None:
-        """`larger`: bytes by (method, path) of those that may have more."""
+        """`larger`: bytes by (method, path) of the forms that may have more: files are in them."""
         self._app = app
         self._larger = larger or {}
 
@@ -120,7 +120,9 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = self._larger.get((scope["method"], scope["path"]), MAX_BODY_BYTES)
+        kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
+        form = kind == "multipart/form-data"
+        most = self._larger.get((scope["method"], scope["path"]), MAX_BODY_BYTES) if form else MAX_BODY_BYTES
         announced = Headers(scope=scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > most:
             await _refuse(scope, send, most)

@@ -31,6 +31,7 @@ from chattts_server.api.sentences import Sentences
 from chattts_server.api.speech import utterance_of
 from chattts_server.audio.chain import Chain, Sound
 from chattts_server.errors import ClientGone, InvalidRequest, NotReady, ServerError, answer_for, body_of
+from chattts_server.metrics import Refused
 from chattts_server.synthesis import Speech, Synthesis
 from chattts_server.tracing import Span, Traces
 
@@ -53,6 +54,7 @@ async def stream(socket: WebSocket) -> None:
     synthesis: Synthesis = socket.app.state.synthesis
     refusal = _refusal(synthesis)
     if refusal is not None:
+        synthesis.metrics.observe(Refused("draining" if synthesis.draining else "not_ready"))
         headers = {REQUEST_ID: request_id, "retry-after": str(refusal.retry_after)}
         answer = JSONResponse(body_of(refusal, request_id), answer_for(refusal).status, headers)
         await socket.send_denial_response(answer)

@@ -44,10 +44,12 @@ class Sentences:
 
         Stops and spaces alone wait for what follows them.
         """
-        taken = ""
-        while self._ready and (_is_silent(taken) or len(taken) + len(self._ready[0]) <= MOST_AT_ONCE):
-            taken += self._ready.popleft()
-        if _is_silent(taken):
+        taken, silent = "", True
+        while self._ready and (silent or len(taken) + len(self._ready[0]) <= MOST_AT_ONCE):
+            part = self._ready.popleft()
+            silent = silent and _is_silent(part)
+            taken += part
+        if silent:
             self._complete(taken)
             return None
         self.characters -= len(taken)

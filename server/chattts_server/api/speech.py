@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Body, Request, Response
 from starlette.requests import HTTPConnection
 
-from chattts_server.api.audio_response import AudioEvents, AudioStream
+from chattts_server.api.audio_response import AudioEvents, AudioStream, WholeAudio
 from chattts_server.api.middleware import Connection
 from chattts_server.api.schemas import Common, SpeechRequest, TtsRequest
 from chattts_server.audio.chain import Chain, Sound, as_whole_wav
@@ -76,7 +76,7 @@ async def _whole(request: Request, spoken: Speech, sound: Sound) -> Response:
         spoken.close(error)
         raise
     spoken.close()
-    return Response(wav, media_type=sound.media_type, headers=_headers(spoken, sound))
+    return WholeAudio(wav, media_type=sound.media_type, headers=_headers(spoken, sound))
 
 
 async def _as_wav(sound: Sound, pcm: bytes) -> bytes:

@@ -23,12 +23,14 @@ async def status(request: Request) -> dict[str, Any]:
     checkpoint: Checkpoint = request.app.state.checkpoint
     hello, admission = synthesis.engine.hello, synthesis.admission
     of, rows = (None if hello is None else hello.rows), synthesis.engine.open_rows
+    throughput = admission.throughput
+    wait = 0.0 if throughput is None else admission.audio_seconds / throughput.value
     return {
         "state": "draining" if synthesis.draining else "starting" if hello is None else "ready",
-        "rows": {"busy": min(rows, of or 0), "of": of, "waiting": max(0, rows - (of or 0))},
+        "rows": {"busy": min(rows, of or 0), "of": of, "waiting": max(0, rows - (of or 0)) + synthesis.queue.waiting},
         "requests": admission.inflight,
         "queued_audio_seconds": round(admission.audio_seconds, 3),
-        "predicted_wait_seconds": round(admission.predicted_wait(), 3),
+        "predicted_wait_seconds": round(wait, 3),
         "device": None if hello is None else hello.device,
         "dtype": None if hello is None else hello.dtype,
         "random_weights": checkpoint.random,

@@ -36,6 +36,7 @@ class RowStream:
         self._on_item = on_item
         self._arrived: asyncio.Queue[Item] = asyncio.Queue()
         self._starved_since: float | None = None
+        self._reading = False  # until it is read, no reader is slow
         self._over = False
 
     @property
@@ -54,6 +55,10 @@ class RowStream:
     async def __anext__(self) -> bytes:
         if self._over:
             raise StopAsyncIteration
+        if not self._reading:
+            self._reading = True
+            if self._credit <= 0:
+                self._starved_since = self._clock()
         item = await self._arrived.get()
         match item:
             case Chunk(pcm=pcm):
@@ -84,7 +89,7 @@ class RowStream:
         """For EngineClient: what came for this row."""
         if isinstance(item, Chunk):
             self._credit -= len(item.pcm) // 4
-            if self._credit <= 0:
+            if self._credit <= 0 and self._reading:
                 self._starved_since = self._clock()
         elif isinstance(item, Finish):
             self.finished_at = self._clock()
