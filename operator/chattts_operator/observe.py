@@ -174,7 +174,7 @@ def _is_overdue(pod: Pod, now: float, startup_deadline_seconds: float) -> bool:
 
 def committed_of(deployment: api.Body) -> int:
     """The number that we wrote last. A hand's change of spec.replicas alone is drift and not a decision."""
-    ours = (deployment["metadata"].get("annotations") or {}).get(api.ANNOTATION_REPLICAS, "")
+    ours = (deployment["metadata"].get("labels") or {}).get(api.LABEL_REPLICAS, "")
     return int(ours) if re.fullmatch("[0-9]{1,6}", ours) else int(deployment["spec"].get("replicas", 1))
 
 

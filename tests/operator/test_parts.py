@@ -239,13 +239,13 @@ def test_a_pod_past_its_deadline_is_not_pending() -> None:
 
 
 def test_committed_is_what_we_wrote() -> None:
-    deployment = {"metadata": {"annotations": {api.ANNOTATION_REPLICAS: "2"}}, "spec": {"replicas": 7}}
+    deployment = {"metadata": {"labels": {api.LABEL_REPLICAS: "2"}}, "spec": {"replicas": 7}}
     assert fleet_of(deployment, [], 0.0).committed == 2
 
 
 @pytest.mark.parametrize("text", ["\N{SUPERSCRIPT TWO}", "9" * 5000, "-1", "two", ""])
 def test_committed_without_a_number_of_ours_is_the_live_one(text: str) -> None:
-    deployment = {"metadata": {"annotations": {api.ANNOTATION_REPLICAS: text}}, "spec": {"replicas": 7}}
+    deployment = {"metadata": {"labels": {api.LABEL_REPLICAS: text}}, "spec": {"replicas": 7}}
     assert fleet_of(deployment, [], 0.0).committed == 7
 
 

@@ -123,6 +123,31 @@ def test_drift_is_repaired(world: World, change: Callable[[api.Body], None], mod
     assert ("apply", "Deployment", "demo") in world.kube.writes
 
 
+def test_a_rollout_that_is_undone_keeps_the_number(world: World) -> None:
+    """kubectl brings the template and the annotations of an old ReplicaSet back, with a number of that time."""
+    world.settle()
+    old = copy.deepcopy(world.kube.at(api.DEPLOYMENT, KEY))
+    assert old["spec"]["replicas"] == 1
+    world.decision = decided(1, 8)
+    world.reconcile()
+    world.decision = None
+    world.edit_spec(server={"maxBatchSize": 4})
+    world.settle()
+    wanted = world.kube.at(api.DEPLOYMENT, KEY)
+    assert wanted["spec"]["replicas"] == 8
+
+    def undo(body: api.Body) -> None:
+        body["spec"]["template"] = old["spec"]["template"]
+        body["metadata"]["annotations"] = old["metadata"]["annotations"]
+
+    wanted = copy.deepcopy(wanted)
+    world.kube.edit(api.DEPLOYMENT, KEY, undo)
+    world.reconcile()
+    live = world.kube.at(api.DEPLOYMENT, KEY)
+    assert live["spec"] == wanted["spec"]
+    assert live["metadata"]["annotations"] == wanted["metadata"]["annotations"]
+
+
 @pytest.mark.parametrize("kind", api.CHILD_KINDS, ids=lambda kind: kind.kind)
 def test_a_deleted_child_comes_back(kind: api.Kind) -> None:
     world = World.with_every_child()
