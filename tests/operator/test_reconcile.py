@@ -82,6 +82,20 @@ def test_without_monitoring_crds_pods_carry_scrape_annotations() -> None:
     assert (api.PROMETHEUS_RULE, *KEY) in world.kube.objects
 
 
+def test_a_scrape_annotation_of_the_user_does_not_take_the_monitor_away(world: World) -> None:
+    overlay = {"metadata": {"annotations": {"prometheus.io/scrape": "false"}}}
+    world.edit_spec(podTemplateOverlay=overlay)
+    world.reconcile()
+    template = copy.deepcopy(world.kube.at(api.DEPLOYMENT, KEY)["spec"]["template"]["metadata"])
+    assert template["annotations"] == {"prometheus.io/scrape": "false"}
+    world.settle()
+    assert (api.POD_MONITOR, *KEY) in world.kube.objects
+    assert world.kube.at(api.DEPLOYMENT, KEY)["spec"]["template"]["metadata"] == template
+    world.kube.remove(api.POD_MONITOR, *KEY)
+    world.settle()
+    assert (api.POD_MONITOR, *KEY) in world.kube.objects
+
+
 # --- drift ---
 
 
