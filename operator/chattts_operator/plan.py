@@ -115,10 +115,14 @@ def image_of(spec: TTSServiceSpec, observed: Observed, default_image: str) -> st
 
 
 def replicas_of(spec: TTSServiceSpec, observed: Observed, decision: Decision | None) -> int:
-    """In mode Operator: the decision, if it was taken on the number that is live; else the live number."""
+    """In mode Operator: the decision, if it was taken on the number that is live; else the live number.
+
+    Where somebody has deleted the Deployment, status says how many there were.
+    """
     operated = spec.autoscaling.mode == api.MODE_OPERATOR
     if observed.deployment is None:
-        return spec.autoscaling.min_replicas if operated else spec.replicas
+        told = (observed.service.get("status") or {}).get("desiredReplicas")
+        return spec.autoscaling.clamp(int(told or 0)) if operated else spec.replicas
     live = committed_of(observed.deployment)
     if not operated:
         return live if is_held(spec, observed) else spec.replicas

@@ -137,6 +137,16 @@ def test_drift_is_repaired(world: World, change: Callable[[api.Body], None], mod
     assert ("apply", "Deployment", "demo") in world.kube.writes
 
 
+@pytest.mark.parametrize(("most", "number"), [(8, 6), (4, 4)])
+def test_a_deployment_comes_back_with_as_many_pods(most: int, number: int) -> None:
+    world = _scaled_to_six(autoscaling={"mode": "Operator"})
+    assert replicas(world) == 6
+    world.edit_spec(autoscaling={"mode": "Operator", "maxReplicas": most})
+    world.kube.remove(api.DEPLOYMENT, *KEY)
+    world.reconcile()
+    assert replicas(world) == number
+
+
 def test_a_rollout_that_is_undone_keeps_the_number(world: World) -> None:
     """kubectl brings the template and the annotations of an old ReplicaSet back, with a number of that time."""
     world.settle()
