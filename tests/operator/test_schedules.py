@@ -200,6 +200,15 @@ def test_a_cold_start_is_told_by_phase() -> None:
     assert fleet_of(deployment, [pod_of(body)], 0.0).cold_start == (seen[0], ColdStart(90.0, placing=30.0))
 
 
+def test_a_pod_of_three_days_that_flapped_teaches_no_cold_start() -> None:
+    """A new operator knows no earlier Ready of it. Beside it a pod that was as slow as a start may be."""
+    deployment = {"metadata": {}, "spec": {"replicas": 1}}
+    flapped = pod_of(pod("a", ready_at="2026-01-04T00:00:00Z", scheduled_at="2026-01-01T00:00:00Z"))
+    slow = pod_of(pod("b", ready_at="2026-01-01T00:15:00Z", scheduled_at="2026-01-01T00:00:00Z"))
+    assert fleet_of(deployment, [flapped], 0.0, 900).cold_start is None
+    assert fleet_of(deployment, [slow], 0.0, 900).cold_start == ("uid-b", ColdStart(900.0))
+
+
 def test_a_new_node_teaches_its_phases_and_not_the_start() -> None:
     """The wait for a place is no part of the look-ahead, a pull is."""
     state = State()
