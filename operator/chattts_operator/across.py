@@ -90,6 +90,12 @@ def _registries(spec: TTSServiceSpec, allowed: Sequence[str]) -> Iterator[str]:
         for item in containers if isinstance(containers, list) else []:
             if isinstance(item, dict):
                 named.append((f"spec.podTemplateOverlay.spec.{group}[{item.get('name')}].image", item.get("image")))
+    volumes = overlay.get("volumes") if isinstance(overlay, dict) else None
+    for item in volumes if isinstance(volumes, list) else []:
+        if isinstance(item, dict) and isinstance(item.get("image"), dict):
+            field = f"spec.podTemplateOverlay.spec.volumes[{item.get('name')}].image.reference"
+            named.append((field, item["image"].get("reference")))
+    prefixes = [f"{prefix.rstrip('/')}/" for prefix in allowed]  # not the beginning of another host's name
     for field, image in named:
-        if allowed and image and not any(str(image).startswith(prefix) for prefix in allowed):
-            yield f"{field} must begin with one of {', '.join(allowed)} (the operator's list of registries)"
+        if prefixes and image and not str(image).startswith(tuple(prefixes)):
+            yield f"{field} must begin with one of {', '.join(prefixes)} (the operator's list of registries)"

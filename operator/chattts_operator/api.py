@@ -20,8 +20,9 @@ ANNOTATION_INTENT = "chattts.dev/intent"  # hash of what we applied last; on the
 CHILD_SELECTOR = f"{LABEL_MANAGED_BY}={MANAGER}"
 LABEL_FETCH = "chattts.dev/fetch"  # on the pods of the fetch Job, which are no servers and carry no LABEL_SERVICE
 ANNOTATION_FETCH = "chattts.dev/fetch"  # on the fetch Job: what it fetches, and where to
-# What we set spec.replicas to, in the same write: tells our number from a hand's.
-ANNOTATION_REPLICAS = "chattts.dev/replicas"
+# What we set spec.replicas to, in the same write: tells our number from a hand's. On the Deployment itself, and no
+# annotation: `kubectl rollout undo` brings old annotations back with the old template, and leaves labels alone.
+LABEL_REPLICAS = "chattts.dev/replicas"
 
 SERVER_USER = 10001
 HTTP_PORT = 8000

@@ -31,6 +31,8 @@ class Cache:
         key = api.key_of({**body, "kind": kind.kind})
         if kind == api.POD:
             return key if self._saw_pod(key, pod_of(body), deleted) else None
+        if kind == api.DEPLOYMENT and body["metadata"]["name"] != api.child_name(kind, key.name):
+            return None  # a copy with our labels is not ours
         store = {api.TTS_SERVICE: self.services, api.DEPLOYMENT: self.deployments}.get(kind)
         if store is not None:
             if deleted:

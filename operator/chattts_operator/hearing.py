@@ -62,7 +62,11 @@ class Hearing:
         uids: dict[api.Key, set[str]] = {}
         for pod in pods:
             uids.setdefault(api.key_of(pod), set()).add(pod["metadata"]["uid"])
-        alive = {api.key_of(deployment): deployment["metadata"]["uid"] for deployment in deployments}
+        alive = {
+            key: deployment["metadata"]["uid"]
+            for deployment in deployments
+            if deployment["metadata"]["name"] == api.child_name(api.DEPLOYMENT, (key := api.key_of(deployment)).name)
+        }
         for key, known in before.items():
             if self.cache.drop_gone(key, known, Known(frozenset(uids.get(key, ())), alive.get(key))):
                 self.wake(key)

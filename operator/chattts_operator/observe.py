@@ -153,8 +153,10 @@ def fleet_of(
     first = [(pod.first_ready_at or ready_at, pod) for ready_at, pod in ready]
     newest = max(first, key=lambda item: item[0], default=None)
     cold_start = None
-    if newest is not None and newest[1].scheduled_at is not None:
-        cold_start = (newest[1].uid, _cold_start(newest[1], newest[1].scheduled_at, newest[0]))
+    scheduled_at = None if newest is None else newest[1].scheduled_at
+    # Longer than a start may last: the pod was Ready before, and this process has not seen when.
+    if newest is not None and scheduled_at is not None and newest[0] - scheduled_at <= startup_deadline_seconds:
+        cold_start = (newest[1].uid, _cold_start(newest[1], scheduled_at, newest[0]))
     return Fleet(
         committed=committed_of(deployment),
         ready=len(ready),
@@ -174,7 +176,7 @@ def _is_overdue(pod: Pod, now: float, startup_deadline_seconds: float) -> bool:
 
 def committed_of(deployment: api.Body) -> int:
     """The number that we wrote last. A hand's change of spec.replicas alone is drift and not a decision."""
-    ours = (deployment["metadata"].get("annotations") or {}).get(api.ANNOTATION_REPLICAS, "")
+    ours = (deployment["metadata"].get("labels") or {}).get(api.LABEL_REPLICAS, "")
     return int(ours) if re.fullmatch("[0-9]{1,6}", ours) else int(deployment["spec"].get("replicas", 1))
 
 

@@ -15,6 +15,7 @@ from .compare import MERGE_KEYS
 OURS = {"server": "containers", "fetch": "initContainers"}  # our containers, and where they stand; others are added
 OUR_VOLUMES = ("model", "tmp", "shared-memory", "voices", "api-keys")
 OUR_MOUNTS = ("/model", "/tmp", "/dev/shm", "/voices", "/etc/chattts/keys", "/cache")
+OUR_VARIABLES = "CHATTTS_"
 OUR_LABELS = ("app.kubernetes.io/", "chattts.dev/")
 
 POD_FIELDS: Mapping[str, type] = {
@@ -190,13 +191,25 @@ def _container(container: Mapping[str, Any], path: str, group: str) -> list[str]
         for place, item in _items(container, field, path):
             if not isinstance(item, dict) or (field != "ports" and not isinstance(item.get(_key(field)[0]), str)):
                 found.append(f"{place} must be an object{_with_key(field) if field != 'ports' else ''}")
-            elif ours and field == "env" and item["name"].startswith("CHATTTS_"):
+            elif ours and field == "env" and item["name"].startswith(OUR_VARIABLES):
                 found.append(f"{place} is set by the operator from the other fields of spec: use those")
             elif ours and field == "volumeMounts" and _is_our_place(item["mountPath"]):
                 found.append(f"{place} is a place of the operator: choose another")
             elif field == "ports" and "hostPort" in item:
                 found.append(f"{place}.hostPort would open a port of the node: use a Service")
+    if ours:
+        found += _env_from(container, path)
     return [*found, *_security(container.get("securityContext"), f"{path}.securityContext")]
+
+
+def _env_from(container: Mapping[str, Any], path: str) -> Iterator[str]:
+    """The names are in an object that nobody sees here; with a prefix none of them can be one of ours."""
+    for place, item in _items(container, "envFrom", path):
+        prefix = item.get("prefix", "") if isinstance(item, dict) else None
+        if not isinstance(prefix, str):
+            yield f"{place} must be an object with a text as prefix"
+        elif prefix.startswith(OUR_VARIABLES) or OUR_VARIABLES.startswith(prefix):
+            yield f"{place}.prefix is needed and must not begin as {OUR_VARIABLES} does, which the operator sets"
 
 
 def _is_our_place(path: str) -> bool:

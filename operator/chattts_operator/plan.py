@@ -17,7 +17,7 @@ from .resources.deployment import deployment
 from .resources.disruption import disruption_budget
 from .resources.monitoring import pod_monitor, prometheus_rule
 from .resources.network import network_policy
-from .resources.pod import SCRAPE_ANNOTATION
+from .resources.pod import SCRAPE_ANNOTATIONS
 from .resources.service import service
 from .resources.storage import claim, fetch_job
 from .resources.weights import revision_of
@@ -115,10 +115,14 @@ def image_of(spec: TTSServiceSpec, observed: Observed, default_image: str) -> st
 
 
 def replicas_of(spec: TTSServiceSpec, observed: Observed, decision: Decision | None) -> int:
-    """In mode Operator: the decision, if it was taken on the number that is live; else the live number."""
+    """In mode Operator: the decision, if it was taken on the number that is live; else the live number.
+
+    Where somebody has deleted the Deployment, status says how many there were.
+    """
     operated = spec.autoscaling.mode == api.MODE_OPERATOR
     if observed.deployment is None:
-        return spec.autoscaling.min_replicas if operated else spec.replicas
+        told = (observed.service.get("status") or {}).get("desiredReplicas")
+        return spec.autoscaling.clamp(int(told or 0)) if operated else spec.replicas
     live = committed_of(observed.deployment)
     if not operated:
         return live if is_held(spec, observed) else spec.replicas
@@ -172,10 +176,14 @@ def monitor_of(spec: TTSServiceSpec, observed: Observed) -> str:
     """The default follows the cluster at first sight and then stays: a change would restart every GPU pod."""
     if spec.monitoring.monitor is not None:
         return spec.monitoring.monitor
-    if observed.deployment is None:
+    monitor = observed.children.get(api.POD_MONITOR)
+    if monitor is not None and is_owned(monitor, spec.uid):
+        return "PodMonitor"
+    signs = SCRAPE_ANNOTATIONS.keys() - (spec.overlay.get("metadata", {}).get("annotations") or {}).keys()
+    if observed.deployment is None or not signs:  # what the overlay sets says nothing about us
         return "PodMonitor" if api.POD_MONITOR in observed.served else "Annotations"
     template = observed.deployment["spec"]["template"]["metadata"]
-    return "Annotations" if SCRAPE_ANNOTATION in (template.get("annotations") or {}) else "PodMonitor"
+    return "Annotations" if signs & (template.get("annotations") or {}).keys() else "PodMonitor"
 
 
 def _writes(intents: dict[api.Kind, api.Body], observed: Observed) -> tuple[Write, ...]:

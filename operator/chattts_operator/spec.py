@@ -14,7 +14,7 @@ from typing import Any
 from . import across, api
 from .autoscaling.schedules import Schedule, ScheduleError, check
 from .model_spec import Model, read_model
-from .overlay import problems_of
+from .overlay import OUR_VARIABLES, problems_of
 from .reader import Reader
 
 DEFAULT_GPU = "nvidia.com/gpu"
@@ -220,6 +220,10 @@ def _image(image: Reader) -> Image:
 def _server(server: Reader) -> Server:
     if server.integer("enginesPerPod", 1, 1, 8) != 1:
         server.problem("enginesPerPod", "must be 1: this server runs one engine per pod; use replicas")
+    extra_env = tuple((item["name"], item.get("value", "")) for item in server.sequence("extraEnv"))
+    for name, _ in extra_env:
+        if name.startswith(OUR_VARIABLES) and name != "CHATTTS_LOG_FORMAT":
+            server.problem(f"extraEnv[{name}]", "is set by the operator from the other fields of spec: use those")
     return Server(
         device=server.text("device", "Auto", ("Auto", "CUDA", "CPU")),
         max_batch_size=server.optional_integer("maxBatchSize", 1, 1024),
@@ -227,7 +231,7 @@ def _server(server: Reader) -> Server:
         request_timeout_seconds=server.integer("requestTimeoutSeconds", 30, 1, 3600),
         dtype=server.text("dtype", "auto", ("auto", "float32", "float16", "bfloat16", "int8")),
         api_keys_secret=server.section("apiKeysSecretRef").text("name"),
-        extra_env=tuple((item["name"], item.get("value", "")) for item in server.sequence("extraEnv")),
+        extra_env=extra_env,
     )
 
 

@@ -34,6 +34,12 @@ def test_what_it_adds_is_there_and_ours_stays() -> None:
     assert {volume["name"] for volume in changed["spec"]["volumes"]} == {"model", "tmp", "shared-memory", "ca"}
 
 
+def test_variables_come_from_a_secret_under_a_prefix() -> None:
+    source = {"secretRef": {"name": "x"}, "prefix": "PROXY_"}
+    overlay = {"spec": {"containers": [{"name": "server", "envFrom": [source]}]}}
+    assert template(overlay)["spec"]["containers"][0]["envFrom"] == [source]
+
+
 def test_a_probe_is_merged_field_by_field() -> None:
     probe = {"spec": {"containers": [{"name": "server", "readinessProbe": {"periodSeconds": 1}}]}}
     merged_probe = template(probe)["spec"]["containers"][0]["readinessProbe"]
@@ -55,6 +61,13 @@ def test_a_probe_is_merged_field_by_field() -> None:
         (
             {"spec": {"containers": [{"name": "server", "securityContext": {"privileged": True}}]}},
             "spec.containers[server].securityContext",
+        ),
+        *(
+            (
+                {"spec": {"containers": [{"name": "server", "envFrom": [{"secretRef": {"name": "x"}, **prefix}]}]}},
+                "spec.containers[server].envFrom[0].prefix",
+            )
+            for prefix in ({}, {"prefix": "CHATTTS_"}, {"prefix": "CHATTTS_API_"}, {"prefix": "CHAT"})
         ),
         ({"spec": {"containers": [{"name": "server", "image": "evil"}]}}, "spec.containers[server].image"),
         ({"spec": {"containers": [{"name": "server", "command": ["sh"]}]}}, "spec.containers[server].command"),

@@ -186,6 +186,27 @@ def test_children_that_went_while_nobody_watched_are_taken_out() -> None:
     assert (woken, cache.deployments) == ([KEY, KEY], {})
 
 
+def test_a_copied_deployment_does_not_take_the_place_of_ours() -> None:
+    """`kubectl get deployment demo -o yaml`, another name, `kubectl apply`: our labels are on it."""
+    kube, cache, woken = FakeKube(), Cache(), []
+    hearing = Hearing(kube, cache, (), woken.append)
+
+    def body(name: str, replicas: int) -> dict[str, Any]:
+        spec = {"replicas": replicas, "template": {"spec": {"containers": []}}}
+        return {"metadata": {"namespace": "default", "name": name, "labels": api.labels("demo")}, "spec": spec}
+
+    assert cache.saw(api.DEPLOYMENT, kube.put(api.DEPLOYMENT, body("demo", 2)), False) == KEY
+    copied = kube.put(api.DEPLOYMENT, body("demo-copy", 7))
+    for deleted in (False, True):
+        assert cache.saw(api.DEPLOYMENT, copied, deleted) is None
+        assert cache.deployments[KEY]["spec"]["replicas"] == 2
+    asyncio.run(hearing.test(0))
+    assert (woken, set(cache.deployments)) == ([], {KEY})
+    kube.remove(api.DEPLOYMENT, *KEY)
+    asyncio.run(hearing.test(60))
+    assert (woken, cache.deployments) == ([KEY], {})
+
+
 def test_what_appears_while_the_list_is_on_its_way_stays() -> None:
     cache = Cache()
     cache.saw(api.POD, pod("old"), False)
@@ -239,13 +260,13 @@ def test_a_pod_past_its_deadline_is_not_pending() -> None:
 
 
 def test_committed_is_what_we_wrote() -> None:
-    deployment = {"metadata": {"annotations": {api.ANNOTATION_REPLICAS: "2"}}, "spec": {"replicas": 7}}
+    deployment = {"metadata": {"labels": {api.LABEL_REPLICAS: "2"}}, "spec": {"replicas": 7}}
     assert fleet_of(deployment, [], 0.0).committed == 2
 
 
 @pytest.mark.parametrize("text", ["\N{SUPERSCRIPT TWO}", "9" * 5000, "-1", "two", ""])
 def test_committed_without_a_number_of_ours_is_the_live_one(text: str) -> None:
-    deployment = {"metadata": {"annotations": {api.ANNOTATION_REPLICAS: text}}, "spec": {"replicas": 7}}
+    deployment = {"metadata": {"labels": {api.LABEL_REPLICAS: text}}, "spec": {"replicas": 7}}
     assert fleet_of(deployment, [], 0.0).committed == 7
 
 

@@ -399,6 +399,26 @@ def test_a_change_that_is_not_carried_out_is_told_once() -> None:
     assert len(state.history) == 1
 
 
+@pytest.mark.parametrize(
+    ("seen", "spec", "reason"),
+    [
+        (metrics(28.0, completed=20.0, **BREACH), {}, "SLOBreach"),
+        (metrics(10.0), {"targets": {"qpsPerReplica": "5"}}, "QPS"),
+    ],
+)
+def test_a_change_that_waits_to_be_carried_out_writes_no_status(
+    seen: Metrics, spec: dict[str, Any], reason: str
+) -> None:
+    """A Conflict, or weights that are not there: the same step at every tick, for up to five minutes."""
+    first = one(policy(**spec), seen)
+    assert (first.desired > first.committed, first.reason) == (True, reason)
+    state = first.state
+    for seconds in range(10, 300, 10):
+        again = one(policy(**spec), seen, state=state, now=NOW + seconds)
+        assert memory.status_of(again) == memory.status_of(first), seconds
+        state = again.state
+
+
 def test_history_keeps_ten() -> None:
     spec, state, committed = policy(targets={"qpsPerReplica": "1"}, maxReplicas=100), State(), 1
     for tick in range(1, 14):

@@ -82,6 +82,20 @@ def test_without_monitoring_crds_pods_carry_scrape_annotations() -> None:
     assert (api.PROMETHEUS_RULE, *KEY) in world.kube.objects
 
 
+def test_a_scrape_annotation_of_the_user_does_not_take_the_monitor_away(world: World) -> None:
+    overlay = {"metadata": {"annotations": {"prometheus.io/scrape": "false"}}}
+    world.edit_spec(podTemplateOverlay=overlay)
+    world.reconcile()
+    template = copy.deepcopy(world.kube.at(api.DEPLOYMENT, KEY)["spec"]["template"]["metadata"])
+    assert template["annotations"] == {"prometheus.io/scrape": "false"}
+    world.settle()
+    assert (api.POD_MONITOR, *KEY) in world.kube.objects
+    assert world.kube.at(api.DEPLOYMENT, KEY)["spec"]["template"]["metadata"] == template
+    world.kube.remove(api.POD_MONITOR, *KEY)
+    world.settle()
+    assert (api.POD_MONITOR, *KEY) in world.kube.objects
+
+
 # --- drift ---
 
 
@@ -121,6 +135,41 @@ def test_drift_is_repaired(world: World, change: Callable[[api.Body], None], mod
         variables.sort(key=lambda item: item["name"])
     assert repaired == reference
     assert ("apply", "Deployment", "demo") in world.kube.writes
+
+
+@pytest.mark.parametrize(("most", "number"), [(8, 6), (4, 4)])
+def test_a_deployment_comes_back_with_as_many_pods(most: int, number: int) -> None:
+    world = _scaled_to_six(autoscaling={"mode": "Operator"})
+    assert replicas(world) == 6
+    world.edit_spec(autoscaling={"mode": "Operator", "maxReplicas": most})
+    world.kube.remove(api.DEPLOYMENT, *KEY)
+    world.reconcile()
+    assert replicas(world) == number
+
+
+def test_a_rollout_that_is_undone_keeps_the_number(world: World) -> None:
+    """kubectl brings the template and the annotations of an old ReplicaSet back, with a number of that time."""
+    world.settle()
+    old = copy.deepcopy(world.kube.at(api.DEPLOYMENT, KEY))
+    assert old["spec"]["replicas"] == 1
+    world.decision = decided(1, 8)
+    world.reconcile()
+    world.decision = None
+    world.edit_spec(server={"maxBatchSize": 4})
+    world.settle()
+    wanted = world.kube.at(api.DEPLOYMENT, KEY)
+    assert wanted["spec"]["replicas"] == 8
+
+    def undo(body: api.Body) -> None:
+        body["spec"]["template"] = old["spec"]["template"]
+        body["metadata"]["annotations"] = old["metadata"]["annotations"]
+
+    wanted = copy.deepcopy(wanted)
+    world.kube.edit(api.DEPLOYMENT, KEY, undo)
+    world.reconcile()
+    live = world.kube.at(api.DEPLOYMENT, KEY)
+    assert live["spec"] == wanted["spec"]
+    assert live["metadata"]["annotations"] == wanted["metadata"]["annotations"]
 
 
 @pytest.mark.parametrize("kind", api.CHILD_KINDS, ids=lambda kind: kind.kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -59,6 +59,33 @@ def test_over_a_change_of_the_clocks_it_lasts_as_long_as_it_says() -> None:
     assert floor_at(night, at("2026-10-25T02:01:00+01:00")) is None  # two hours have passed, though it is 02:01
     skipped = floor_at([schedule("30 2 * * *", "Europe/Berlin", 3600)], at("2026-03-29T03:10:00+02:00"))
     assert skipped is not None  # a start that the clocks leave out is not left out
+
+
+@pytest.mark.parametrize(
+    ("cron", "night", "start"),
+    [
+        ("30 2 * * *", "2026-03-29", "2026-03-29T01:00:00"),  # 02:30 is left out: begins at 03:00
+        ("0 3 * * *", "2026-03-29", "2026-03-29T01:00:00"),
+        ("59 1 * * *", "2026-03-29", "2026-03-29T00:59:00"),
+        ("30 2 * * *", "2026-10-25", "2026-10-25T00:30:00"),  # the first 02:30, and not the second
+        ("0 2 * * *", "2026-10-25", "2026-10-25T00:00:00"),
+        ("59 2 * * *", "2026-10-25", "2026-10-25T00:59:00"),
+        ("0 3 * * *", "2026-10-25", "2026-10-25T02:00:00"),
+    ],
+)
+@pytest.mark.parametrize("seconds", [1800, 7200])
+def test_minute_by_minute_through_the_nights_of_the_clocks(cron: str, night: str, start: str, seconds: int) -> None:
+    floors, begun = [schedule(cron, "Europe/Berlin", seconds)], at(f"{start}+00:00")
+    first = at(f"{night}T00:00:00+00:00") - 1800
+    for now in (first + 60 * minute + second for minute in range(300) for second in (0.0, 59.5)):
+        assert (floor_at(floors, now) is not None) == (begun <= now < begun + seconds), datetime.fromtimestamp(now, UTC)
+
+
+@pytest.mark.parametrize("night", ["2026-03-29", "2026-10-25"])
+def test_each_hour_means_each_that_passes(night: str) -> None:
+    floors, first = [schedule("30 * * * *", "Europe/Berlin", 600)], at(f"{night}T00:00:00+00:00")
+    held = [floor_at(floors, first + 60 * minute) is not None for minute in range(240)]
+    assert held == [30 <= minute % 60 < 40 for minute in range(240)]
 
 
 def test_the_highest_floor_counts_and_says_its_name() -> None:
@@ -171,6 +198,15 @@ def test_a_cold_start_is_told_by_phase() -> None:
     assert seen[1].seconds == 90.0
     server["restartCount"] = 1  # its first start is forgotten
     assert fleet_of(deployment, [pod_of(body)], 0.0).cold_start == (seen[0], ColdStart(90.0, placing=30.0))
+
+
+def test_a_pod_of_three_days_that_flapped_teaches_no_cold_start() -> None:
+    """A new operator knows no earlier Ready of it. Beside it a pod that was as slow as a start may be."""
+    deployment = {"metadata": {}, "spec": {"replicas": 1}}
+    flapped = pod_of(pod("a", ready_at="2026-01-04T00:00:00Z", scheduled_at="2026-01-01T00:00:00Z"))
+    slow = pod_of(pod("b", ready_at="2026-01-01T00:15:00Z", scheduled_at="2026-01-01T00:00:00Z"))
+    assert fleet_of(deployment, [flapped], 0.0, 900).cold_start is None
+    assert fleet_of(deployment, [slow], 0.0, 900).cold_start == ("uid-b", ColdStart(900.0))
 
 
 def test_a_new_node_teaches_its_phases_and_not_the_start() -> None:

@@ -147,6 +147,27 @@ def test_images_come_from_the_registries_of_the_operator() -> None:
     )
 
 
+@pytest.mark.parametrize("prefix", ["ours.example", "ours.example/"])
+@pytest.mark.parametrize(("host", "taken"), [("ours.example", True), ("ours.example.evil.io", False)])
+def test_a_registry_is_a_whole_name(prefix: str, host: str, taken: bool) -> None:
+    overlay = {"spec": {"volumes": [{"name": "data", "image": {"reference": f"{host}/data:1"}}]}}
+    body = tts_service(image={"repository": f"{host}/server", "tag": "1"}, podTemplateOverlay=overlay)
+    found: tuple[str, ...] = ()
+    try:
+        parse(body, OperatorDefaults(image_registries=(prefix,)))
+    except InvalidSpec as error:
+        found = error.problems
+    fields = ["spec.image.repository", "spec.podTemplateOverlay.spec.volumes[data].image.reference"]
+    assert [problem.split()[0] for problem in found] == ([] if taken else fields)
+
+
+def test_variables_of_the_operator_are_refused_as_by_the_crd() -> None:
+    extra = [{"name": "CHATTTS_LOG_FORMAT", "value": "text"}, {"name": "TZ", "value": "UTC"}]
+    assert len(parse(tts_service(server={"extraEnv": extra}), OperatorDefaults()).server.extra_env) == 2
+    (problem,) = problems(server={"extraEnv": [*extra, {"name": "CHATTTS_DEVICE", "value": "cpu"}]})
+    assert problem.startswith("spec.server.extraEnv[CHATTTS_DEVICE] is set by the operator")
+
+
 # --- the CRD ---
 
 

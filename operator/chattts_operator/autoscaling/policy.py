@@ -220,5 +220,5 @@ def _recorded(decision: Decision, now: float) -> Decision:
             change = older[0]
         older = older[1:]
     history = (change, *older)[:HISTORY]
-    state = replace(decision.state, last_scale_time=now, last_change=change, history=history)
+    state = replace(decision.state, last_scale_time=change.time, last_change=change, history=history)
     return replace(decision, reason=change.reason, message=change.message, state=state)

@@ -58,11 +58,26 @@ def _floor(schedule: Schedule, now: float) -> Floor | None:
 
 
 def _last_start(cron: str, zone: ZoneInfo, moment: datetime) -> datetime | None:
-    """In UTC. cronsim looks back from a whole minute and leaves that minute out."""
-    edge = moment.replace(second=0, microsecond=0) + timedelta(minutes=1)
-    for start in CronSim(cron, edge.astimezone(zone), reverse=True):
-        if start.astimezone(UTC) <= moment:
-            return start.astimezone(UTC)
+    """In UTC. cronsim counts back from the wall clock, and in the hour that autumn repeats the clock reads less
+    than it has read already: what it read before is looked back from too."""
+    local = moment.replace(microsecond=1).astimezone(zone)  # a part of a second: this second is looked at as well
+    edges = [local]
+    if local.fold:
+        edges.append(local + ((local.replace(fold=0).utcoffset() or timedelta()) - (local.utcoffset() or timedelta())))
+    starts = [start for edge in edges if (start := _last_before(cron, edge, moment)) is not None]
+    return max(starts, default=None)
+
+
+def _last_before(cron: str, edge: datetime, moment: datetime) -> datetime | None:
+    """At `moment` at the latest. A start that repeats ends the search: the event loop must not hang on a calendar."""
+    previous = None
+    for found in CronSim(cron, edge, reverse=True):
+        start = found.astimezone(UTC)
+        if start <= moment:
+            return start
+        if start == previous:
+            return None
+        previous = start
     return None
 
 

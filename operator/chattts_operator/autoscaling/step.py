@@ -85,7 +85,7 @@ def shown_from(spec: Autoscaling, fleet: Fleet, state: State) -> float:
 
 def _after(spec: Autoscaling, metrics: Metrics, fleet: Fleet, state: State, wanted: int, now: float) -> State:
     if _is_undone_step(fleet, state, now):  # it had no chance to help: decided again, and not held against the next
-        return replace(state, hold_until=now + spec.settle_seconds * 2**state.ineffective_steps)
+        return state
     helped = _helped(metrics, state)
     doublings = 0 if helped else min(MAX_BACK_OFF, state.ineffective_steps + 1)
     state = learned_from_breach(metrics, fleet, state)

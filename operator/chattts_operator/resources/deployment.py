@@ -31,4 +31,4 @@ def deployment(
             "template": template(spec, image, revision, scrape_annotations),
         }
     }
-    return child(api.DEPLOYMENT, spec, content, annotations={api.ANNOTATION_REPLICAS: str(replicas)})
+    return child(api.DEPLOYMENT, spec, content, labels={api.LABEL_REPLICAS: str(replicas)})

@@ -16,7 +16,11 @@ PRE_STOP_SECONDS = 5  # the Service needs this long to forget a pod that leaves
 GRACE_MARGIN_SECONDS = 5
 PROBE_PERIOD_SECONDS = 5
 STARTUP_PERIOD_SECONDS = 2  # a part of every cold start
-SCRAPE_ANNOTATION = "prometheus.io/scrape"
+SCRAPE_ANNOTATIONS = {
+    "prometheus.io/scrape": "true",
+    "prometheus.io/port": str(api.METRICS_PORT),
+    "prometheus.io/path": "/metrics",
+}
 VOICES_MOUNT = "/voices"
 KEYS_MOUNT = "/etc/chattts/keys"
 GPU_CLAIM = "gpu"
@@ -29,13 +33,7 @@ def template(spec: TTSServiceSpec, image: str, revision: str, scrape_annotations
 
 
 def _metadata(spec: TTSServiceSpec, scrape_annotations: bool) -> dict[str, Any]:
-    annotations: dict[str, str] = {}
-    if scrape_annotations:
-        annotations |= {
-            SCRAPE_ANNOTATION: "true",
-            "prometheus.io/port": str(api.METRICS_PORT),
-            "prometheus.io/path": "/metrics",
-        }
+    annotations: dict[str, str] = dict(SCRAPE_ANNOTATIONS) if scrape_annotations else {}
     if spec.disruption.protect_from_node_autoscaler:
         annotations |= {
             "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
