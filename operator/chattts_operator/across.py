@@ -95,7 +95,12 @@ def _registries(spec: TTSServiceSpec, allowed: Sequence[str]) -> Iterator[str]:
         if isinstance(item, dict) and isinstance(item.get("image"), dict):
             field = f"spec.podTemplateOverlay.spec.volumes[{item.get('name')}].image.reference"
             named.append((field, item["image"].get("reference")))
-    prefixes = [f"{prefix.rstrip('/')}/" for prefix in allowed]  # not the beginning of another host's name
     for field, image in named:
-        if prefixes and image and not str(image).startswith(tuple(prefixes)):
-            yield f"{field} must begin with one of {', '.join(prefixes)} (the operator's list of registries)"
+        if allowed and image and not any(_within(str(image), prefix.rstrip("/")) for prefix in allowed):
+            yield f"{field} must begin with one of {', '.join(allowed)} (the operator's list of registries)"
+
+
+def _within(image: str, prefix: str) -> bool:
+    """A host, a path or a whole repository: not the beginning of another one's name."""
+    ends = "/:@" if "/" in prefix else "/"  # behind a bare host a colon would be another port
+    return image.startswith(prefix) and image[len(prefix) : len(prefix) + 1] in tuple(ends)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from chattts_operator import across
 from chattts_operator.spec import InvalidSpec, OperatorDefaults, parse
 from tests.operator.fakes import tts_service
 from tests.operator.world import REVISION
@@ -148,7 +149,9 @@ def test_images_come_from_the_registries_of_the_operator() -> None:
 
 
 @pytest.mark.parametrize("prefix", ["ours.example", "ours.example/"])
-@pytest.mark.parametrize(("host", "taken"), [("ours.example", True), ("ours.example.evil.io", False)])
+@pytest.mark.parametrize(
+    ("host", "taken"), [("ours.example", True), ("ours.example.evil.io", False), ("ours.example:5000", False)]
+)
 def test_a_registry_is_a_whole_name(prefix: str, host: str, taken: bool) -> None:
     overlay = {"spec": {"volumes": [{"name": "data", "image": {"reference": f"{host}/data:1"}}]}}
     body = tts_service(image={"repository": f"{host}/server", "tag": "1"}, podTemplateOverlay=overlay)
@@ -159,6 +162,11 @@ def test_a_registry_is_a_whole_name(prefix: str, host: str, taken: bool) -> None
         found = error.problems
     fields = ["spec.image.repository", "spec.podTemplateOverlay.spec.volumes[data].image.reference"]
     assert [problem.split()[0] for problem in found] == ([] if taken else fields)
+
+
+@pytest.mark.parametrize(("tag", "taken"), [(":1", True), ("@sha256:0", True), ("-other:1", False), ("/more:1", True)])
+def test_an_allowed_name_may_be_a_whole_repository(tag: str, taken: bool) -> None:
+    assert across._within(f"ours.example/team/server{tag}", "ours.example/team/server") == taken
 
 
 def test_variables_of_the_operator_are_refused_as_by_the_crd() -> None:
