@@ -146,7 +146,7 @@ class Synthesis:
     async def speak(self, utterance: Utterance) -> Speech:
         """Returns when the first audio is there; the caller must close the Speech. Raises the errors of errors.py."""
         try:
-            hello = self._hello(utterance.connected)
+            hello = self.require_ready(utterance.connected)
             speaker = self._voices.resolve(utterance.voice, hello)  # an unknown voice costs nothing further
             pieces, dropped = await self._read(utterance, speaker, hello)
             _require_bounded(utterance, pieces)
@@ -196,8 +196,11 @@ class Synthesis:
     def draining(self) -> bool:
         return self.draining_since is not None
 
-    def _hello(self, connected: float) -> Hello:
-        """A request on a connection from before the drain could not know: it is served, and told to close."""
+    def require_ready(self, connected: float) -> Hello:
+        """Raises NotReady, and counts it.
+
+        A request on a connection from before the drain could not know: it is served, and told to close.
+        """
         if self.draining_since is not None and connected >= self.draining_since:
             self.metrics.observe(events.Refused("draining"))
             raise NotReady("this server is shutting down", code="draining", retry_after=1)

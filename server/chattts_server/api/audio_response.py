@@ -40,7 +40,7 @@ class AudioStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.ensure_future(self._send(scope, send))
-        gone = asyncio.ensure_future(_disconnect(receive))
+        gone = asyncio.ensure_future(disconnected(receive))
         error: BaseException | None = None
         try:
             await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -104,7 +104,7 @@ class WholeAudio(Response):
     """Of known length; handed over part by part, so that who takes nothing is let go."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = asyncio.ensure_future(_disconnect(receive))
+        gone = asyncio.ensure_future(disconnected(receive))
         try:
             start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             await unless_stalled(send, start)
@@ -189,6 +189,6 @@ async def _hang_up(scope: Scope, gone: asyncio.Future[None]) -> None:
         await asyncio.wait({gone}, timeout=1.0)
 
 
-async def _disconnect(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -31,7 +31,6 @@ from chattts_server.api.sentences import Sentences
 from chattts_server.api.speech import utterance_of
 from chattts_server.audio.chain import Chain, Sound
 from chattts_server.errors import ClientGone, InvalidRequest, NotReady, ServerError, answer_for, body_of
-from chattts_server.metrics import Refused
 from chattts_server.synthesis import Speech, Synthesis
 from chattts_server.tracing import Span, Traces
 
@@ -52,9 +51,9 @@ class Patience:
 async def stream(socket: WebSocket) -> None:
     request_id = uuid.uuid4().hex
     synthesis: Synthesis = socket.app.state.synthesis
-    refusal = _refusal(synthesis)
-    if refusal is not None:
-        synthesis.metrics.observe(Refused("draining" if synthesis.draining else "not_ready"))
+    try:
+        synthesis.require_ready(synthesis.clock())
+    except NotReady as refusal:
         headers = {REQUEST_ID: request_id, "retry-after": str(refusal.retry_after)}
         answer = JSONResponse(body_of(refusal, request_id), answer_for(refusal).status, headers)
         await socket.send_denial_response(answer)
@@ -62,14 +61,6 @@ async def stream(socket: WebSocket) -> None:
     logs.request_id.set(request_id)
     await socket.accept(headers=[(REQUEST_ID.encode(), request_id.encode())])
     await Conversation(socket, synthesis, request_id).run()
-
-
-def _refusal(synthesis: Synthesis) -> ServerError | None:
-    if synthesis.draining:
-        return NotReady("this server is shutting down", code="draining", retry_after=1)
-    if synthesis.engine.hello is None:
-        return NotReady("the speech engine is not ready", code="not_ready", retry_after=2)
-    return None
 
 
 @dataclass(frozen=True, slots=True)

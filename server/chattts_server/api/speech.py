@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Body, Request, Response
 from starlette.requests import HTTPConnection
 
-from chattts_server.api.audio_response import AudioEvents, AudioStream, WholeAudio
+from chattts_server.api.audio_response import AudioEvents, AudioStream, WholeAudio, disconnected
 from chattts_server.api.middleware import Connection
 from chattts_server.api.schemas import Common, SpeechRequest, TtsRequest
 from chattts_server.audio.chain import Chain, Sound, as_whole_wav
@@ -135,7 +135,7 @@ def _synthesis(request: Request) -> Synthesis:
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Cancels the work when the client hangs up: nobody would hear it."""
     working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnect(request))
+    gone = asyncio.ensure_future(disconnected(request.receive))
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -145,8 +145,3 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         for task in (working, gone):
             task.cancel()
         await asyncio.gather(working, gone, return_exceptions=True)
-
-
-async def _disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

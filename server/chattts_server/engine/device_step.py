@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -74,8 +75,7 @@ class DeviceStep:
         for text in (True, False):
             for count in numbers[:1] if text else numbers:
                 for context in contexts:
-                    body = self._body(count, context, text)
-                    self.graphs[count, context, text] = capture(body)
+                    self.graphs[count, context, text] = capture(partial(self.run, count, context, text))
 
     def open(self, slot: int, stage: Stage) -> None:
         self._own.is_text[slot : slot + 1] = stage == "text"
@@ -115,12 +115,6 @@ class DeviceStep:
         if not fitting:
             raise MissingGraph(f"no graph for {rows} rows, {context} columns{', with text' if text else ''}")
         return self.graphs[min(fitting)]
-
-    def _body(self, rows: int, context: int, text: bool) -> Body:
-        def body() -> None:
-            self.run(rows, context, text)
-
-        return body
 
     def run(self, rows: int, context: int, text: bool) -> None:
         """The step itself, of slots 0 to `rows`. No value of it is looked at on the host."""

@@ -7,6 +7,7 @@ that this machine computes equally to the bit; which ones these are is measured 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -84,6 +85,10 @@ class RowCounts:
         blocks = -(-rows // self.counts[-1])
         each = -(-rows // blocks)
         return blocks, next(count for count in self.counts if count >= each)
+
+    def padded(self, rows: int) -> int:
+        """How many rows are computed for so many."""
+        return math.prod(self.blocks(rows))
 
 
 def multiplied(made: Product, x: torch.Tensor, size: int) -> torch.Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -105,7 +104,7 @@ class Slots:
         del weights  # in float32: what is needed of it is in `gpt`
         capture = capture or (cuda_graphs(device) if device.type == "cuda" else None)
         self.slots = slots or self._fitting(most, whole=capture is not None)
-        taken = self.slots if capture is None else math.prod(self.gpt.row_counts.blocks(self.slots))
+        taken = self.slots if capture is None else self.gpt.row_counts.padded(self.slots)
         self.gpt.allocate(taken)
         self._vocoder = vocoder.Vocoder(assets, self.slots, device, vocoder_dtype(precision))
         self._prompts = [torch.empty(0, self.width)] * self.slots  # [S, H]
@@ -121,7 +120,7 @@ class Slots:
     def _fitting(self, most: int, whole: bool) -> int:
         """At most so many slots, in whole blocks of a product; `whole`: there is memory for a place in each block."""
         if whole:
-            return next(n for n in range(most, 0, -1) if n == 1 or math.prod(self.gpt.row_counts.blocks(n)) <= most)
+            return next(n for n in range(most, 0, -1) if n == 1 or self.gpt.row_counts.padded(n) <= most)
         block = self.gpt.row_counts.counts[-1]
         return most if most < block else most - most % block
 
@@ -129,7 +128,7 @@ class Slots:
     def _captured(self, capture: Capture, taken: int, noise: Noise) -> DeviceStep:
         began = time.monotonic()
         device_step = DeviceStep(self.gpt, self._state, taken, noise, self._rows_end)
-        numbers = {math.prod(self.gpt.row_counts.blocks(rows)) for rows in range(1, self.slots + 1)}
+        numbers = {self.gpt.row_counts.padded(rows) for rows in range(1, self.slots + 1)}
         device_step.capture(capture, numbers, POSITIONS)
         self.capture_seconds = time.monotonic() - began
         return device_step
