@@ -74,6 +74,32 @@ def test_mode_follows_the_operators_prometheus_unless_the_user_says() -> None:
     assert (mode(True, mode="None"), mode(False, mode="Operator")) == ("None", "Operator")
 
 
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"replicas": 12}, "spec.replicas 12 is not within 1 to 8"),
+        ({"replicas": 0}, "spec.replicas 0 is not within 1 to 8"),
+        ({"monitoring": {"intervalSeconds": 30}}, "spec.monitoring.intervalSeconds must be at most 15"),
+        ({"model": {"cache": {"type": "PersistentVolumeClaim", "accessMode": "ReadWriteOnce"}}}, "ReadWriteOnce"),
+    ],
+)
+def test_a_prometheus_that_comes_later_spoils_no_service(spec: dict[str, Any], why: str) -> None:
+    body = {**tts_service(**spec), "status": {"autoscaling": {"mode": "None"}}}
+    kept = parse(body, OperatorDefaults(True)).autoscaling
+    assert kept.mode == "None"
+    assert why in kept.why_none
+    fitting = parse({**tts_service(replicas=3), "status": body["status"]}, OperatorDefaults(True)).autoscaling
+    assert (fitting.mode, fitting.why_none) == ("Operator", "")
+
+
+def test_a_service_that_was_operated_and_one_that_names_its_mode_are_not_kept() -> None:
+    for body in (
+        {**tts_service(replicas=12), "status": {"autoscaling": {"mode": "Operator"}}},
+        {**tts_service(replicas=12, autoscaling={"mode": "Operator"}), "status": {"autoscaling": {"mode": "None"}}},
+    ):
+        assert parse(body, OperatorDefaults(True)).autoscaling.mode == "Operator"
+
+
 def test_interval_is_free_where_we_do_not_decide() -> None:
     spec = tts_service(monitoring={"intervalSeconds": 30}, autoscaling={"mode": "KEDA"})
     assert parse(spec, OperatorDefaults(True)).monitoring.interval_seconds == 30
