@@ -1,4 +1,4 @@
-"""The real API server again: what it admits, an operator that is killed between writes, services that come and go, many."""
+"""The real API server again: what it admits; an operator that is killed; services that come and go; many of them."""
 
 from __future__ import annotations
 
