@@ -26,6 +26,7 @@ from bench.engine.report import write_report
 from bench.engine.step_cost import memory_gb_per_second, step_cost
 from chattts_server.engine.checkpoint import CannotServe
 from chattts_server.engine.cold_start import fitting_rows
+from chattts_server.engine.kernels import fastest
 from chattts_server.engine.native import load_chat
 from chattts_server.engine.precision import BY_DEVICE, Precision, chosen_precision
 from chattts_server.engine.random_checkpoint import make_checkpoint
@@ -104,7 +105,7 @@ def _ours(checkpoint: Path, device: torch.device) -> dict[Precision, Ours]:
             say(str(error))
             continue
         most = fitting_rows(assets, precision, device)
-        model = Slots(assets, None, device, precision, rows_end=False, most=most)
+        model = Slots(assets, None, device, precision, rows_end=False, most=most, kernels=fastest(precision, device))
         arms[precision] = Ours(f"ours, {precision}", precision, model, checkpoint, streamed=False)
     return arms
 

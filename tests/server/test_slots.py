@@ -19,10 +19,13 @@ WILD = Sampling(temperature=2.0, top_p=1.0, top_k=626)
 def slots_of(folder, slots=4, rows_end=False, threads=2, precision="float32", **more):
     import torch
 
+    from chattts_server.engine import kernels
     from chattts_server.engine.slots import Slots
 
     torch.set_num_threads(threads)
-    return Slots(folder / "asset", slots, torch.device("cpu"), precision, rows_end, **more)
+    cpu = torch.device("cpu")
+    more.setdefault("kernels", None if "capture" in more else kernels.fastest(precision, cpu))
+    return Slots(folder / "asset", slots, cpu, precision, rows_end, **more)
 
 
 @pytest.fixture(scope="module")

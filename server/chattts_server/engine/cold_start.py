@@ -13,6 +13,7 @@ import torch
 
 from chattts_server.engine.checkpoint import CannotServe, Checkpoint, Verification
 from chattts_server.engine.fixed_memory import populate_beside
+from chattts_server.engine.kernels import fastest
 from chattts_server.engine.memory import free_memory
 from chattts_server.engine.nouns import (
     PROTOCOL,
@@ -66,7 +67,8 @@ def run(
     try:
         assets = checkpoint.folder / "asset"
         most = options.rows or fitting_rows(assets, precision, device)
-        model = Slots(assets, options.rows, device, precision, checkpoint.rows_end, most=most)
+        kernels = fastest(precision, device)
+        model = Slots(assets, options.rows, device, precision, checkpoint.rows_end, most=most, kernels=kernels)
     except torch.AcceleratorError as error:
         raise DeviceLost(str(error)) from error
     except Exception:

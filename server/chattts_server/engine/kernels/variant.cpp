@@ -1,0 +1,113 @@
+// Compiled once for each set of instructions: one product, and one pass of the whole model.
+#include <omp.h>
+
+#include "layers.hpp"
+#include "sampling.hpp"
+
+namespace VARIANT {
+
+static void multiply(const Matrix& matrix, const float* x, int32_t rows, float* y, int32_t threads) {
+    Workspace& memory = workspace;
+    memory.inputs.fit(rows, filled(matrix.depth));
+    Inputs& inputs = memory.inputs;
+    const int count = filled(matrix.depth);
+    if (memory.rows.size() < (size_t)(threads * count)) memory.rows.resize(threads * count);
+    float* own_rows = memory.rows.data();
+#pragma omp parallel num_threads(threads)
+    {
+        float* own = own_rows + omp_get_thread_num() * count;
+#pragma omp for
+        for (int row = 0; row < rows; row++) {
+            std::memcpy(own, x + (int64_t)row * matrix.inputs, 4 * matrix.inputs);
+            std::memset(own + matrix.inputs, 0, 4 * (count - matrix.inputs));
+            prepare(matrix, own, inputs, row);
+        }
+        times(matrix, inputs, rows, y, false);
+    }
+}
+
+// x [n, H] -> the hidden states [n, H], in place. A row's key is written at its own position, and it sees the
+// positions up to that: rows of one slot at positions in order are a prompt, rows of different slots a step.
+static void forward(const Model& model, float* x, int32_t rows, const int32_t* slots, const int32_t* positions,
+                    int32_t threads) {
+    Workspace& memory = workspace;
+    memory.fit(model, rows, threads);
+    Inputs& inputs = memory.inputs;
+    float *qkv = memory.qkv.data(), *mixed = memory.mixed.data(), *inner = memory.inner.data();
+    float *all_rows = memory.rows.data(), *all_scores = memory.scores.data();
+    const int width = model.width, depth = model.depth, heads = model.heads;
+    const int widest = (int)(memory.rows.size() / threads);
+    const int64_t place = (int64_t)model.positions * depth;  // of one head's keys or values
+#pragma omp parallel num_threads(threads)
+    {
+        float* own = all_rows + omp_get_thread_num() * widest;
+        float* scores = all_scores + (int64_t)omp_get_thread_num() * filled(model.positions);
+        std::memset(own, 0, 4 * widest);  // what fills up the last lanes
+        for (int number = 0; number < model.layers; number++) {
+            const Layer& layer = model.layer[number];
+            float* cache = model.cache + (int64_t)number * model.slots * heads * 2 * place;
+#pragma omp for
+            for (int row = 0; row < rows; row++) {
+                normed(x + (int64_t)row * width, layer.norm_attention, width, model.epsilon, own);
+                prepare(*layer.qkv, own, inputs, row);
+            }
+            times(*layer.qkv, inputs, rows, qkv, false);
+#pragma omp for
+            for (int task = 0; task < rows * heads; task++) {
+                const int row = task / heads, head = task % heads, position = positions[row];
+                float* query = qkv + (int64_t)row * 3 * width + head * depth;
+                const float* turns = model.turns + (int64_t)position * 2 * depth;
+                turned(query, turns, depth);
+                turned(query + width, turns + depth, depth);
+                float* keys = cache + ((int64_t)slots[row] * heads + head) * 2 * place + (int64_t)position * depth;
+                std::memcpy(keys, query + width, 4 * depth);
+                std::memcpy(keys + place, query + 2 * width, 4 * depth);
+            }
+#pragma omp for schedule(dynamic)
+            for (int task = 0; task < rows * heads; task++) {
+                const int row = task / heads, head = task % heads;
+                const float* keys = cache + ((int64_t)slots[row] * heads + head) * 2 * place;
+                attended(qkv + (int64_t)row * 3 * width + head * depth, keys, keys + place, positions[row] + 1, depth,
+                         scores, mixed + (int64_t)row * width + head * depth);
+            }
+#pragma omp for
+            for (int row = 0; row < rows; row++) {
+                std::memcpy(own, mixed + (int64_t)row * width, 4 * width);
+                std::memset(own + width, 0, 4 * (filled(width) - width));
+                prepare(*layer.out, own, inputs, row);
+            }
+            times(*layer.out, inputs, rows, x, true);
+#pragma omp for
+            for (int row = 0; row < rows; row++) {
+                normed(x + (int64_t)row * width, layer.norm_mlp, width, model.epsilon, own);
+                prepare(*layer.gate_up, own, inputs, row);
+            }
+            times(*layer.gate_up, inputs, rows, inner, false);
+#pragma omp for
+            for (int row = 0; row < rows; row++) {
+                gated(inner + (int64_t)row * 2 * model.inner, model.inner, own);
+                std::memset(own + model.inner, 0, 4 * (filled(model.inner) - model.inner));
+                prepare(*layer.down, own, inputs, row);
+            }
+            times(*layer.down, inputs, rows, x, true);
+        }
+#pragma omp for
+        for (int row = 0; row < rows; row++) {
+            normed(x + (int64_t)row * width, model.norm_last, width, model.epsilon, own);
+            std::memcpy(x + (int64_t)row * width, own, 4 * width);
+        }
+    }
+}
+
+#define TEXT_OF(name) #name
+#define NAME_OF(name) TEXT_OF(name)
+#ifdef __AVX512VNNI__
+constexpr bool HAS_INT8 = true;
+#else
+constexpr bool HAS_INT8 = false;
+#endif
+
+extern const Kernels kernels;
+const Kernels kernels = {NAME_OF(VARIANT), HAS_INT8, multiply, forward, draw};
+
+}  // namespace VARIANT
