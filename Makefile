@@ -14,7 +14,9 @@ help: ## Show this list
 
 setup: $(VENV)/.done ## Make .venv from the hashed lock (requirements/dev.txt) and install the project editable
 
-$(VENV)/.done: requirements/dev.txt requirements/bootstrap.txt pyproject.toml
+KERNELS := hatch_build.py $(wildcard server/chattts_server/engine/kernels/*)
+
+$(VENV)/.done: requirements/dev.txt requirements/bootstrap.txt pyproject.toml $(filter-out %.so %__pycache__,$(KERNELS))
 	@echo "setup: Python environment in $(VENV) (5 GB, mostly torch; a minute when uv has the wheels cached)"
 	@$(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "setup: $(PYTHON) is not Python 3.11 or newer with venv; install it (Debian: python3-venv) or set PYTHON="; exit 1; }

@@ -15,51 +15,50 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-try:
-    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
-except ModuleNotFoundError:  # run by hand
-    BuildHookInterface = object
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDER = Path(__file__).parent / "server" / "chattts_server" / "engine" / "kernels"
-SOURCES = runpy.run_path(str(FOLDER / "sources.py"))  # torch may not be there, so the package cannot be imported
+SOURCES: dict[str, Any] = runpy.run_path(str(FOLDER / "sources.py"))  # without its package: torch may not be there
 
 
-class Kernels(BuildHookInterface):  # type: ignore[misc]
+class CannotCompile(Exception):
+    """Says why, in a line."""
+
+
+class Kernels(BuildHookInterface[Any]):
     """hatchling's hook: the library goes into the wheel, which then is one for this platform."""
 
     PLUGIN_NAME = "custom"
 
-    def initialize(
-        self,
-        version: str,  # noqa: ARG002
-        build_data: dict[str, Any],
-    ) -> None:
-        if self.target_name != "wheel":
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
+        try:
+            library = build(os.environ.get("CXX", "g++"))
+        except CannotCompile as error:
+            print(
+                f"WITHOUT the CPU kernels: {error}. The engine computes by torch, 2 to 3 times slower.", file=sys.stderr
+            )
             return
-        library = build()
-        if library is not None:
-            build_data["pure_python"] = False
-            build_data["infer_tag"] = False
-            build_data["tag"] = f"py3-none-{platform.system().lower()}_{platform.machine()}"
-            build_data["artifacts"].append(f"/{library.relative_to(Path(self.root))}")
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-linux_{platform.machine()}"
+        build_data["artifacts"].append(f"/{library.relative_to(Path(self.root))}")
 
 
-def build() -> Path | None:
-    """The library, compiled if it is not there yet; None: not on this machine, and why is printed."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if platform.machine() != "x86_64" or platform.system() != "Linux":
-        return _without(f"they are for x86-64 and Linux, not {platform.machine()} and {platform.system()}")
-    if compiler is None:
-        return _without("there is no g++ (Debian: g++); CXX names another compiler")
-    library = FOLDER / SOURCES["library_name"]()
+def build(compiler: str, folder: Path = FOLDER) -> Path:
+    """The library, compiled if it is not there yet; older ones are removed. Raises CannotCompile."""
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        raise CannotCompile(f"they are for Linux on x86-64, not {platform.system()} on {platform.machine()}")
+    if shutil.which(compiler) is None:
+        raise CannotCompile(f"there is no {compiler} (Debian's package: g++; CXX names another compiler)")
+    name: str = SOURCES["library_name"]()
+    library = folder / name
     if not library.exists():
         try:
             _compile(compiler, library)
         except subprocess.CalledProcessError as error:
-            return _without(f"the compiler failed:\n{error.stderr}")
-    for other in FOLDER.glob("*.so"):
+            raise CannotCompile(f"{compiler} failed: {error.stderr}") from error
+    for other in folder.glob("*.so"):
         if other != library:
-            other.unlink()  # of older sources
+            other.unlink()
     return library
 
 
@@ -85,9 +84,5 @@ def _compile(compiler: str, library: Path) -> None:
         library.with_suffix(".tmp").replace(library)
 
 
-def _without(why: str) -> None:
-    print(f"WITHOUT the CPU kernels: {why}. The engine computes by torch, several times slower.", file=sys.stderr)
-
-
 if __name__ == "__main__":
-    sys.exit(0 if build() else 1)
+    print(build(os.environ.get("CXX", "g++")))

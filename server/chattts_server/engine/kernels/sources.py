@@ -1,4 +1,7 @@
-"""How the sources in this folder are compiled, and which library is theirs. Run by hatch_build.py without its package."""
+"""How the sources in this folder are compiled, and which library is theirs.
+
+hatch_build.py runs it without its package.
+"""
 
 import hashlib
 from pathlib import Path
