@@ -104,8 +104,9 @@ def _ours(checkpoint: Path, device: torch.device) -> dict[Precision, Ours]:
         except CannotServe as error:
             say(str(error))
             continue
-        most = fitting_rows(assets, precision, device)
-        model = Slots(assets, None, device, precision, rows_end=False, most=most, kernels=fastest(precision, device))
+        kernels = fastest(precision, device)
+        most = fitting_rows(assets, precision, device, by_kernels=kernels is not None)
+        model = Slots(assets, None, device, precision, rows_end=False, most=most, kernels=kernels)
         arms[precision] = Ours(f"ours, {precision}", precision, model, checkpoint, streamed=False)
     return arms
 

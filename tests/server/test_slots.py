@@ -431,4 +431,7 @@ def test_a_slot_takes_what_is_said(tiny, model):
     from chattts_server.engine.slots import row_bytes
 
     parts = (model.gpt._cache, model._state.hiddens)
-    assert row_bytes(tiny / "asset", "float32", torch.device("cpu")) == sum(part.nbytes for part in parts) / model.slots
+    assert (
+        row_bytes(tiny / "asset", "float32", torch.device("cpu"), True)
+        == sum(part.nbytes for part in parts) / model.slots
+    )

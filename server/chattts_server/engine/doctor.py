@@ -42,9 +42,10 @@ def examine(folder: Path, device_name: str, dtype: str, compare: bool, say: Say)
     assets = folder / "asset"
     # Codes are equal to ChatTTS's in float32 only.
     precision = chosen_precision("float32" if compare else dtype, device)
-    most, kernels = fitting_rows(assets, precision, device), fastest(precision, device)
+    kernels = fastest(precision, device)
+    most = fitting_rows(assets, precision, device, by_kernels=kernels is not None)
     model = Slots(assets, None, device, precision, checkpoint.rows_end, most=most, kernels=kernels)
-    slot = row_bytes(assets, precision, device) / 2**20
+    slot = row_bytes(assets, precision, device, kernels is not None) / 2**20
     rows = model.slots
     say(f"memory     {slot:.0f} MiB a row; maxBatchSize left out means {rows} rows here, {rows * slot / 1024:.1f} GiB")
     say(f"numbers    {precision}, computed by {kernels.name + ' kernels' if kernels else 'torch'}")

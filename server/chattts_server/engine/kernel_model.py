@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import torch
 
-from chattts_server.engine.kernels import Kernels, PackedLayer, Pass
+from chattts_server.engine.kernels import DEPTHS, Kernels, PackedLayer, Pass
 from chattts_server.engine.model import Gpt, LanguageModel
-from chattts_server.engine.precision import Precision
+from chattts_server.engine.precision import Precision, state_dtype
 from chattts_server.engine.products import Product, RowCounts
 from chattts_server.engine.sampling import Addresses, Draw, Parameters
 from chattts_server.engine.weights import GptWeights
@@ -20,7 +20,7 @@ from chattts_server.engine.weights import GptWeights
 
 class KernelGpt(LanguageModel):
     def __init__(self, weights: GptWeights, most: int, positions: int, precision: Precision, kernels: Kernels) -> None:
-        super().__init__(weights, positions, precision)
+        super().__init__(weights, positions, state_dtype(precision, weights.norm.device, by_kernels=True))
         self._kernels = kernels
         self._layers = [PackedLayer(kernels, layer, precision) for layer in weights.layers]
         self._norm_last, self._epsilon = weights.norm.clone(), weights.epsilon
@@ -56,7 +56,7 @@ def language_model(
     weights: GptWeights, most: int, positions: int, precision: Precision, kernels: Kernels | None
 ) -> LanguageModel:
     """`kernels` None: there are none for this processor, or for this precision on it."""
-    if kernels is None:
+    if kernels is None or weights.width // weights.attention_heads not in DEPTHS:
         return Gpt(weights, most, positions, precision)
     return KernelGpt(weights, most, positions, precision, kernels)
 

@@ -29,14 +29,15 @@ class LanguageModel(ABC):
 
     row_counts: RowCounts  # that a step is computed at
 
-    def __init__(self, weights: GptWeights, positions: int, precision: Precision) -> None:
+    def __init__(self, weights: GptWeights, positions: int, dtype: torch.dtype) -> None:
+        """`dtype`: of keys and values."""
         self._text, self._codes = weights.text, weights.codes
         self._heads = weights.attention_heads
         self._positions = positions
         self._depth = weights.width // self._heads
         self._layer_count = len(weights.layers)
         self._device = weights.norm.device
-        self._dtype = state_dtype(precision, self._device)
+        self._dtype = dtype
         self._turns = _rotations(positions, self._depth, weights.rope_theta, self._device)
         self._cache = torch.empty(0)
 
@@ -101,7 +102,7 @@ class Gpt(LanguageModel):
 
         `row_counts` None: measured on the device.
         """
-        super().__init__(weights, positions, precision)
+        super().__init__(weights, positions, state_dtype(precision, weights.norm.device))
         self._norm_last = weights.norm
         self._epsilon = weights.epsilon
         self.layers = [_Layer(layer, most, precision) for layer in weights.layers]

@@ -42,12 +42,12 @@ def vocoder_dtype(precision: Precision) -> torch.dtype:
     return torch.bfloat16 if precision in ("bfloat16", "int8") else torch.float32
 
 
-def row_bytes(assets: Path, precision: Precision, device: torch.device) -> int:
+def row_bytes(assets: Path, precision: Precision, device: torch.device, by_kernels: bool) -> int:
     """What a slot takes on the device: keys and values of all layers, and the hidden states, in float32."""
     config = json.loads((assets / "gpt" / "config.json").read_text())
     width: int = config["hidden_size"]
     layers: int = config["num_hidden_layers"]
-    return 2 * layers * POSITIONS * width * state_dtype(precision, device).itemsize + 4 * MAX_STEPS * width
+    return 2 * layers * POSITIONS * width * state_dtype(precision, device, by_kernels).itemsize + 4 * MAX_STEPS * width
 
 
 P = ParamSpec("P")

@@ -18,6 +18,7 @@ from chattts_server.engine.kernels.sources import FOLDER, library_name
 from chattts_server.engine.precision import Precision
 from chattts_server.engine.weights import LayerWeights
 
+DEPTHS = (16, 32, 64)  # of an attention head
 PACKED: dict[Precision, int] = {"float32": 0, "bfloat16": 1, "int8": 2}  # kernels.hpp, Precision
 Variant = Literal["amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2"]
 
@@ -32,6 +33,7 @@ class _Model(ctypes.Structure):
         ("epsilon", ctypes.c_float),
         *((name, ctypes.c_void_p) for name in ("layer", "norm_last", "turns", "cache")),
         ("slots", ctypes.c_int32),
+        ("halves", ctypes.c_int32),
     ]
 
 
@@ -129,13 +131,14 @@ class Pass:
         self, layers: Sequence[PackedLayer], norm_last: torch.Tensor, epsilon: float, turns: torch.Tensor,
         cache: torch.Tensor,
     ) -> None:  # fmt: skip
-        """`turns` [M, 2, D / 2], complex; `cache` [layers, R, h, 2, M, D], float32."""
+        """`turns` [M, 2, D / 2], complex; `cache` [layers, R, h, 2, M, D], float32 or bfloat16."""
         _, slots, heads, _, positions, depth = cache.shape
         structures = (_Layer * len(layers))(*(layer.structure for layer in layers))
         self._held = (layers, structures, norm_last, turns, cache)
         self.structure = _Model(
             len(layers), heads * depth, layers[0].down.inputs, heads, depth, positions, epsilon,
             ctypes.addressof(structures), norm_last.data_ptr(), turns.data_ptr(), cache.data_ptr(), slots,
+            cache.dtype == torch.bfloat16,
         )  # fmt: skip
 
 

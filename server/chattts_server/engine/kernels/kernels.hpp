@@ -29,8 +29,8 @@ struct Model {
     const Layer* layer;
     const float* norm_last;  // [H]
     const float* turns;      // [M, 2, D / 2, 2]: of queries (with the scale of the scores) and of keys; cosine, sine
-    float* cache;            // [layers, R, h, 2, M, D]
-    int32_t slots;
+    void* cache;             // [layers, R, h, 2, M, D], float32 or bfloat16
+    int32_t slots, halves;   // `halves`: whether the cache is in bfloat16
 };
 
 // Of n rows.

@@ -31,39 +31,39 @@ INLINE void turned(float* x, const float* turns, int depth) {
     }
 }
 
-// One query over its own `columns` keys and values [M, D]: -> `to` [D]. `scores`: memory for filled(M).
-INLINE void attended(const float* query, const float* keys, const float* values, int columns, int depth, float* scores,
-                     float* to) {
-    const int whole = depth / LANES * LANES;
+// One query over its own `columns` keys and values, each [M, 16 * BLOCKS]: -> `to`. `scores`: memory for filled(M).
+template <int BLOCKS, typename Key>
+INLINE void attended(const float* query, const Key* keys, const Key* values, int columns, float* scores, float* to) {
+    constexpr int depth = LANES * BLOCKS;
+    Floats own[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++) own[i] = floats(query + LANES * i);
     for (int t = 0; t < columns; t++) {
-        const float* key = keys + (int64_t)t * depth;
-        Floats products = {};
-        for (int i = 0; i < whole; i += LANES) products += floats(query + i) * floats(key + i);
-        float score = sum(products);
-        for (int i = whole; i < depth; i++) score += query[i] * key[i];
-        scores[t] = score;
+        const Key* key = keys + (int64_t)t * depth;
+        Floats products = own[0] * floats(key);
+        for (int i = 1; i < BLOCKS; i++) products += own[i] * floats(key + LANES * i);
+        scores[t] = sum(products);
     }
     for (int t = columns; t < filled(columns); t++) scores[t] = -INFINITY;
     Floats most = floats_of(-INFINITY), total = {};
     for (int t = 0; t < columns; t += LANES) most = larger(most, floats(scores + t));
     const float top = largest(most);
     for (int t = 0; t < columns; t += LANES) {
-        Floats weights = exponential(floats(scores + t) - top);
-        for (int lane = columns - t; lane < LANES; lane++) weights[lane] = 0;
-        total += weights;
-        store(scores + t, weights);
+        const Floats shares = exponential(floats(scores + t) - top);
+        store(scores + t, shares);
+    }
+    for (int t = columns; t < filled(columns); t++) scores[t] = 0;
+    for (int t = 0; t < columns; t += LANES) total += floats(scores + t);
+    Floats even[BLOCKS] = {}, odd[BLOCKS] = {};  // two chains of sums: one alone would wait for itself
+    for (int t = 0; t < columns; t += 2) {
+        const Key *first = values + (int64_t)t * depth, *second = t + 1 < columns ? first + depth : first;
+        const float next = t + 1 < columns ? scores[t + 1] : 0.0f;
+        for (int i = 0; i < BLOCKS; i++) {
+            even[i] += floats(first + LANES * i) * scores[t];
+            odd[i] += floats(second + LANES * i) * next;
+        }
     }
     const float share = 1.0f / sum(total);
-    for (int i = 0; i < whole; i += LANES) {
-        Floats mixed = {};
-        for (int t = 0; t < columns; t++) mixed += floats(values + (int64_t)t * depth + i) * scores[t];
-        store(to + i, mixed * share);
-    }
-    for (int i = whole; i < depth; i++) {
-        float mixed = 0;
-        for (int t = 0; t < columns; t++) mixed += values[(int64_t)t * depth + i] * scores[t];
-        to[i] = mixed * share;
-    }
+    for (int i = 0; i < BLOCKS; i++) store(to + LANES * i, (even[i] + odd[i]) * share);
 }
 
 // silu(gate) * up of one row [2 * inner] -> `to` [filled(inner)].

@@ -71,7 +71,7 @@ void pack_panel(Matrix& matrix, const float* weight, int number) {
             for (int k = 0; k < matrix.inputs; k++) halves[(k / 2 * LANES + lane) * 2 + k % 2] = half(row[k]);
         } else {
             float most = 1e-12f * 127;
-            for (int k = 0; k < matrix.inputs; k++) most = std::fmax(most, std::fabs(row[k]));
+            for (int k = 0; k < matrix.inputs; k++) most = std::fabs(row[k]) > most ? std::fabs(row[k]) : most;
             const float step = most / 127, inverse = 1 / step;
             int32_t total = 0;
             for (int k = 0; k < matrix.inputs; k++) {

@@ -15,6 +15,7 @@ static void multiply(const Matrix& matrix, const float* x, int32_t rows, float* 
     float* own_rows = memory.rows.data();
 #pragma omp parallel num_threads(threads)
     {
+        const NoSubnormals here;
         float* own = own_rows + omp_get_thread_num() * count;
 #pragma omp for
         for (int row = 0; row < rows; row++) {
@@ -28,24 +29,27 @@ static void multiply(const Matrix& matrix, const float* x, int32_t rows, float* 
 
 // x [n, H] -> the hidden states [n, H], in place. A row's key is written at its own position, and it sees the
 // positions up to that: rows of one slot at positions in order are a prompt, rows of different slots a step.
-static void forward(const Model& model, float* x, int32_t rows, const int32_t* slots, const int32_t* positions,
+template <int BLOCKS, typename Key>
+static void forward_over(const Model& model, float* x, int32_t rows, const int32_t* slots, const int32_t* positions,
                     int32_t threads) {
     Workspace& memory = workspace;
     memory.fit(model, rows, threads);
     Inputs& inputs = memory.inputs;
     float *qkv = memory.qkv.data(), *mixed = memory.mixed.data(), *inner = memory.inner.data();
     float *all_rows = memory.rows.data(), *all_scores = memory.scores.data();
-    const int width = model.width, depth = model.depth, heads = model.heads;
+    const int width = model.width, heads = model.heads;
+    constexpr int depth = LANES * BLOCKS;
     const int widest = (int)(memory.rows.size() / threads);
     const int64_t place = (int64_t)model.positions * depth;  // of one head's keys or values
 #pragma omp parallel num_threads(threads)
     {
+        const NoSubnormals here;
         float* own = all_rows + omp_get_thread_num() * widest;
         float* scores = all_scores + (int64_t)omp_get_thread_num() * filled(model.positions);
         std::memset(own, 0, 4 * widest);  // what fills up the last lanes
         for (int number = 0; number < model.layers; number++) {
             const Layer& layer = model.layer[number];
-            float* cache = model.cache + (int64_t)number * model.slots * heads * 2 * place;
+            Key* cache = (Key*)model.cache + (int64_t)number * model.slots * heads * 2 * place;
 #pragma omp for
             for (int row = 0; row < rows; row++) {
                 normed(x + (int64_t)row * width, layer.norm_attention, width, model.epsilon, own);
@@ -59,16 +63,18 @@ static void forward(const Model& model, float* x, int32_t rows, const int32_t* s
                 const float* turns = model.turns + (int64_t)position * 2 * depth;
                 turned(query, turns, depth);
                 turned(query + width, turns + depth, depth);
-                float* keys = cache + ((int64_t)slots[row] * heads + head) * 2 * place + (int64_t)position * depth;
-                std::memcpy(keys, query + width, 4 * depth);
-                std::memcpy(keys + place, query + 2 * width, 4 * depth);
+                Key* keys = cache + ((int64_t)slots[row] * heads + head) * 2 * place + (int64_t)position * depth;
+                for (int i = 0; i < depth; i += LANES) {
+                    store(keys + i, floats(query + width + i));
+                    store(keys + place + i, floats(query + 2 * width + i));
+                }
             }
 #pragma omp for schedule(dynamic)
             for (int task = 0; task < rows * heads; task++) {
                 const int row = task / heads, head = task % heads;
-                const float* keys = cache + ((int64_t)slots[row] * heads + head) * 2 * place;
-                attended(qkv + (int64_t)row * 3 * width + head * depth, keys, keys + place, positions[row] + 1, depth,
-                         scores, mixed + (int64_t)row * width + head * depth);
+                const Key* keys = cache + ((int64_t)slots[row] * heads + head) * 2 * place;
+                attended<BLOCKS>(qkv + (int64_t)row * 3 * width + head * depth, keys, keys + place, positions[row] + 1,
+                                 scores, mixed + (int64_t)row * width + head * depth);
             }
 #pragma omp for
             for (int row = 0; row < rows; row++) {
@@ -96,6 +102,16 @@ static void forward(const Model& model, float* x, int32_t rows, const int32_t* s
             normed(x + (int64_t)row * width, model.norm_last, width, model.epsilon, own);
             std::memcpy(x + (int64_t)row * width, own, 4 * width);
         }
+    }
+}
+
+static void forward(const Model& model, float* x, int32_t rows, const int32_t* slots, const int32_t* positions,
+                    int32_t threads) {
+    const bool halves = model.halves;
+    switch (model.depth) {  // kernels/__init__.py, DEPTHS
+        case 16: return (halves ? forward_over<1, uint16_t> : forward_over<1, float>)(model, x, rows, slots, positions, threads);
+        case 32: return (halves ? forward_over<2, uint16_t> : forward_over<2, float>)(model, x, rows, slots, positions, threads);
+        case 64: return (halves ? forward_over<4, uint16_t> : forward_over<4, float>)(model, x, rows, slots, positions, threads);
     }
 }
 
