@@ -21,7 +21,7 @@ namespace {
 
 constexpr int64_t HUGE = 2 << 20;
 
-constexpr int LANES = 16, GROUP = 64;  // `depth` is in whole groups: of instructions that take four inputs, and of tiles
+constexpr int LANES = 16, GROUP = 64;  // `depth` is in whole groups: what a tile takes of inputs
 
 // Tiles are kilobytes more to save for each thread: Linux wants to be asked for them.
 bool has_tiles() {

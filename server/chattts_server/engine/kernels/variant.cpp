@@ -105,13 +105,19 @@ static void forward_over(const Model& model, float* x, int32_t rows, const int32
     }
 }
 
+template <int BLOCKS>
+static void forward_heads(const Model& model, float* x, int32_t rows, const int32_t* slots, const int32_t* positions,
+                          int32_t threads) {
+    if (model.halves) forward_over<BLOCKS, uint16_t>(model, x, rows, slots, positions, threads);
+    else forward_over<BLOCKS, float>(model, x, rows, slots, positions, threads);
+}
+
 static void forward(const Model& model, float* x, int32_t rows, const int32_t* slots, const int32_t* positions,
                     int32_t threads) {
-    const bool halves = model.halves;
     switch (model.depth) {  // kernels/__init__.py, DEPTHS
-        case 16: return (halves ? forward_over<1, uint16_t> : forward_over<1, float>)(model, x, rows, slots, positions, threads);
-        case 32: return (halves ? forward_over<2, uint16_t> : forward_over<2, float>)(model, x, rows, slots, positions, threads);
-        case 64: return (halves ? forward_over<4, uint16_t> : forward_over<4, float>)(model, x, rows, slots, positions, threads);
+        case 16: return forward_heads<1>(model, x, rows, slots, positions, threads);
+        case 32: return forward_heads<2>(model, x, rows, slots, positions, threads);
+        case 64: return forward_heads<4>(model, x, rows, slots, positions, threads);
     }
 }
 
