@@ -7,7 +7,7 @@ GPUS ?= 4
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo serve cluster cluster-down cluster-shell images lint types format unit test test-long test-gpu bench-engine bench-sweep simulate-table clean clean-tools generate
+.PHONY: help setup lock demo serve cluster cluster-down cluster-shell images lint types format unit test test-long test-gpu bench-engine bench-quality bench-sweep simulate-table clean clean-tools generate
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -83,6 +83,9 @@ simulate-table: setup ## The table and the samples of docs/autoscaling.md, made 
 
 bench-sweep: setup ## 10 to 100 clients by wrk (Debian package wrk) and by our own client; writes docs/sweep.md
 	@$(PY) -m bench.sweep --report docs/sweep.md $(if $(MODEL),--model "$(MODEL)")
+
+bench-quality: setup ## What each knob costs and does to the sound; writes docs/quality.md
+	@$(PY) -m bench.quality $(if $(MODEL),--model "$(MODEL)")
 
 clean: ## Remove outputs and the environment of this checkout (not the shared cache)
 	rm -rf out dist build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
