@@ -35,4 +35,4 @@ def test_the_table_of_the_tiny_checkpoint(tiny, tmp_path, monkeypatch):
     assert (exact[0], exact[1], exact[3]) == ("float32", "1.00", "100.0%")
     errors = [float(row[4]) for row in found["look-ahead"] if row[0] == "float32" and row[4] != "exact"]
     assert errors == sorted(errors), "looking further ahead came less near"
-    assert all(f"| {row[0]} |" in report.read_text() for rows in found.values() for row in rows)
+    assert all(f"| {row[0]} |" in report.read_text() for name in ROWS for row in found[name])

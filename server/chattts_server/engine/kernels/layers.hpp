@@ -1,6 +1,7 @@
 // The language model's layers over static keys and values.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -10,7 +11,7 @@ namespace VARIANT {
 
 constexpr int filled(int count) { return (count + LANES - 1) / LANES * LANES; }
 
-// One row: `to` [filled(width)].
+// One row: `to` [width].
 INLINE void normed(const float* x, const float* weight, int width, float epsilon, float* to) {
     Floats squares = {};
     float rest = 0;
@@ -66,7 +67,7 @@ INLINE void attended(const float* query, const Key* keys, const Key* values, int
     for (int i = 0; i < BLOCKS; i++) store(to + LANES * i, (even[i] + odd[i]) * share);
 }
 
-// silu(gate) * up of one row [2 * inner] -> `to` [filled(inner)].
+// silu(gate) * up of one row [2 * inner] -> `to` [inner].
 INLINE void gated(const float* x, int inner, float* to) {
     int i = 0;
     for (; i + LANES <= inner; i += LANES) {
@@ -81,17 +82,20 @@ struct Workspace {
     Inputs inputs;
     std::vector<float> qkv, mixed, inner, rows, scores;
 
-    void fit(const Model& model, int count, int threads) {
-        const int widest = filled(model.inner > model.width ? model.inner : model.width);
+    // How many floats a thread has in `rows`: those of the widest product.
+    int fit(const Model& model, int count, int threads) {
+        const Layer& layer = model.layer[0];
+        const int widest = std::max({layer.qkv->depth, layer.out->depth, layer.down->depth});
         inputs.fit(count, widest);
         const auto at_least = [](std::vector<float>& memory, int64_t size) {
             if (memory.size() < (size_t)size) memory.resize(size);
         };
         at_least(qkv, (int64_t)count * 3 * model.width);
-        at_least(mixed, (int64_t)count * filled(model.width) + LANES);
+        at_least(mixed, (int64_t)count * model.width);
         at_least(inner, (int64_t)count * 2 * model.inner);
         at_least(rows, (int64_t)threads * widest);
         at_least(scores, (int64_t)threads * filled(model.positions));
+        return widest;
     }
 };
 

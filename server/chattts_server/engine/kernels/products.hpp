@@ -23,7 +23,7 @@ struct Inputs {
     int64_t stride = 0;         // bytes of a row
 
     void fit(int rows, int depth) {
-        stride = 4 * (int64_t)((depth + LANES - 1) / LANES * LANES);
+        stride = 4 * (int64_t)depth;
         const int64_t filled = (rows + LANES - 1) / LANES * LANES;  // whole tiles
         if (bytes.size() < (size_t)(filled * stride)) bytes.resize(filled * stride);
         if (scales.size() < (size_t)rows) scales.resize(rows);
@@ -64,9 +64,10 @@ INLINE float as_bytes(const float* x, int count, uint8_t* to) {
     return scale + sum(poison);
 }
 
-// `x`: `depth` floats, filled up with zeros to a whole number of lanes.
-INLINE void prepare(const Matrix& matrix, const float* x, Inputs& inputs, int row) {
-    const int count = (matrix.depth + LANES - 1) / LANES * LANES;
+// `x`: memory for `depth` floats, of which `inputs` are given.
+INLINE void prepare(const Matrix& matrix, float* x, Inputs& inputs, int row) {
+    const int count = matrix.depth;  // a whole number of lanes
+    std::memset(x + matrix.inputs, 0, 4 * (count - matrix.inputs));
     switch (matrix.precision) {
         case Precision::float32: std::memcpy(inputs.row(row), x, 4 * count); break;
         case Precision::bfloat16: as_halves(x, count, inputs.row(row)); break;

@@ -8,9 +8,9 @@ namespace VARIANT {
 
 static void multiply(const Matrix& matrix, const float* x, int32_t rows, float* y, int32_t threads) {
     Workspace& memory = workspace;
-    memory.inputs.fit(rows, filled(matrix.depth));
+    memory.inputs.fit(rows, matrix.depth);
     Inputs& inputs = memory.inputs;
-    const int count = filled(matrix.depth);
+    const int count = matrix.depth;
     if (memory.rows.size() < (size_t)(threads * count)) memory.rows.resize(threads * count);
     float* own_rows = memory.rows.data();
 #pragma omp parallel num_threads(threads)
@@ -20,7 +20,6 @@ static void multiply(const Matrix& matrix, const float* x, int32_t rows, float* 
 #pragma omp for
         for (int row = 0; row < rows; row++) {
             std::memcpy(own, x + (int64_t)row * matrix.inputs, 4 * matrix.inputs);
-            std::memset(own + matrix.inputs, 0, 4 * (count - matrix.inputs));
             prepare(matrix, own, inputs, row);
         }
         times(matrix, inputs, rows, y, false);
@@ -33,20 +32,18 @@ template <int BLOCKS, typename Key>
 static void forward_over(const Model& model, float* x, int32_t rows, const int32_t* slots, const int32_t* positions,
                     int32_t threads) {
     Workspace& memory = workspace;
-    memory.fit(model, rows, threads);
+    const int widest = memory.fit(model, rows, threads);
     Inputs& inputs = memory.inputs;
     float *qkv = memory.qkv.data(), *mixed = memory.mixed.data(), *inner = memory.inner.data();
     float *all_rows = memory.rows.data(), *all_scores = memory.scores.data();
     const int width = model.width, heads = model.heads;
     constexpr int depth = LANES * BLOCKS;
-    const int widest = (int)(memory.rows.size() / threads);
     const int64_t place = (int64_t)model.positions * depth;  // of one head's keys or values
 #pragma omp parallel num_threads(threads)
     {
         const NoSubnormals here;
         float* own = all_rows + omp_get_thread_num() * widest;
         float* scores = all_scores + (int64_t)omp_get_thread_num() * filled(model.positions);
-        std::memset(own, 0, 4 * widest);  // what fills up the last lanes
         for (int number = 0; number < model.layers; number++) {
             const Layer& layer = model.layer[number];
             Key* cache = (Key*)model.cache + (int64_t)number * model.slots * heads * 2 * place;
@@ -79,7 +76,6 @@ static void forward_over(const Model& model, float* x, int32_t rows, const int32
 #pragma omp for
             for (int row = 0; row < rows; row++) {
                 std::memcpy(own, mixed + (int64_t)row * width, 4 * width);
-                std::memset(own + width, 0, 4 * (filled(width) - width));
                 prepare(*layer.out, own, inputs, row);
             }
             times(*layer.out, inputs, rows, x, true);
@@ -92,7 +88,6 @@ static void forward_over(const Model& model, float* x, int32_t rows, const int32
 #pragma omp for
             for (int row = 0; row < rows; row++) {
                 gated(inner + (int64_t)row * 2 * model.inner, model.inner, own);
-                std::memset(own + model.inner, 0, 4 * (filled(model.inner) - model.inner));
                 prepare(*layer.down, own, inputs, row);
             }
             times(*layer.down, inputs, rows, x, true);
