@@ -194,7 +194,8 @@ def _capacity(observed: Observed) -> Condition:
     refused = None if observed.deployment is None else refused_pods(observed.deployment, pods)
     if refused is not None:
         since = f" (since {refused.since})" if refused.since else ""
-        message = f"{refused.count} pods are refused by the API server{since}: {refused.message}"
+        pods_refused = f"{refused.count} pods are" if refused.count else "a pod of a rollout is"
+        message = f"{pods_refused} refused by the API server{since}: {refused.message}"
         return Condition(api.CAPACITY_AVAILABLE, False, "PodsRefused", message)
     if any(pod.scheduled_at is not None for pod in pods):
         return Condition(api.CAPACITY_AVAILABLE, True, "AllPlaced", "every pod has a node")

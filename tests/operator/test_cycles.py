@@ -25,8 +25,8 @@ def remembered(*parts: object) -> dict[str, int]:
     return {
         f"{type(part).__name__}.{name}": len(value)
         for part in parts
-        for name, value in vars(part).items()
-        if isinstance(value, (dict, list, set)) and value
+        for name in getattr(part, "__dict__", None) or getattr(type(part), "__slots__", ())
+        if isinstance(value := getattr(part, name), (dict, list, set)) and value
     }
 
 

@@ -634,12 +634,9 @@ def test_pods_that_a_quota_refuses_are_no_pods_on_their_way(world: World) -> Non
         "lastTransitionTime": "2026-01-01T00:00:05Z",
     }
 
-    def refused(body: api.Body) -> None:
-        body["spec"]["replicas"] = 3
-        body["status"] = {"conditions": [failure]}
-
-    world.kube.edit(api.DEPLOYMENT, KEY, refused)
-    world.edit_spec(replicas=3)
+    world.decision = decided(1, 3)
+    world.reconcile()
+    world.kube.edit(api.DEPLOYMENT, KEY, lambda body: body.update(status={"conditions": [failure]}))
     world.reconcile()
     capacity = world.condition("CapacityAvailable")
     assert (capacity["status"], capacity["reason"]) == ("False", "PodsRefused")

@@ -12,6 +12,7 @@ import yaml
 from chattts_operator import across
 from chattts_operator.spec import InvalidSpec, OperatorDefaults, parse
 from tests.operator.fakes import tts_service
+from tests.operator.world import EVERY_CHILD
 from tests.operator.world import REVISION
 
 CRD = yaml.safe_load((Path(__file__).parents[2] / "manifests" / "crd.yaml").read_text())
@@ -74,13 +75,16 @@ def test_mode_follows_the_operators_prometheus_unless_the_user_says() -> None:
     assert (mode(True, mode="None"), mode(False, mode="Operator")) == ("None", "Operator")
 
 
+ONE_NODE = {**EVERY_CHILD["model"], "cache": {"type": "PersistentVolumeClaim", "accessMode": "ReadWriteOnce"}}
+
+
 @pytest.mark.parametrize(
     ("spec", "why"),
     [
         ({"replicas": 12}, "spec.replicas 12 is not within 1 to 8"),
         ({"replicas": 0}, "spec.replicas 0 is not within 1 to 8"),
         ({"monitoring": {"intervalSeconds": 30}}, "spec.monitoring.intervalSeconds must be at most 15"),
-        ({"model": {"cache": {"type": "PersistentVolumeClaim", "accessMode": "ReadWriteOnce"}}}, "ReadWriteOnce"),
+        ({"model": ONE_NODE}, "ReadWriteOnce"),
     ],
 )
 def test_a_prometheus_that_comes_later_spoils_no_service(spec: dict[str, Any], why: str) -> None:
