@@ -12,8 +12,7 @@ import yaml
 from chattts_operator import across
 from chattts_operator.spec import InvalidSpec, OperatorDefaults, parse
 from tests.operator.fakes import tts_service
-from tests.operator.world import EVERY_CHILD
-from tests.operator.world import REVISION
+from tests.operator.world import EVERY_CHILD, REVISION
 
 CRD = yaml.safe_load((Path(__file__).parents[2] / "manifests" / "crd.yaml").read_text())
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
