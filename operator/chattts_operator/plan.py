@@ -144,7 +144,7 @@ def is_held(spec: TTSServiceSpec, observed: Observed) -> bool:
     scaling = status.get("autoscaling") or {}
     if scaling.get("mode") != api.MODE_OPERATOR:
         return False
-    return spec.replicas == scaling.get(memory.IGNORED_REPLICAS, DEFAULT_REPLICAS)
+    return spec.replicas == int(scaling.get(memory.IGNORED_REPLICAS, DEFAULT_REPLICAS))
 
 
 def _intents(
