@@ -16,6 +16,8 @@ RUN groupadd --gid 10001 chattts \
 
 # Builds our one wheel. The tools (uv, hatchling) live in a cache mount: no image ever holds them.
 FROM base AS wheel
+# For the kernels of the engine on a CPU; what they are compiled with stays in this stage.
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,id=chattts-tools,target=/opt/tools sh dev/cluster/images/build.sh wheel

@@ -7,14 +7,16 @@ GPUS ?= 4
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo serve cluster cluster-down cluster-shell images lint types format unit test test-long test-gpu bench-engine bench-sweep simulate-table clean clean-tools generate
+.PHONY: help setup lock demo serve cluster cluster-down cluster-shell images lint types format unit test test-long test-gpu bench-engine bench-quality bench-sweep simulate-table clean clean-tools generate
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.done ## Make .venv from the hashed lock (requirements/dev.txt) and install the project editable
 
-$(VENV)/.done: requirements/dev.txt requirements/bootstrap.txt pyproject.toml
+KERNELS := hatch_build.py $(wildcard server/chattts_server/engine/kernels/*)
+
+$(VENV)/.done: requirements/dev.txt requirements/bootstrap.txt pyproject.toml $(filter-out %.so %__pycache__,$(KERNELS))
 	@echo "setup: Python environment in $(VENV) (5 GB, mostly torch; a minute when uv has the wheels cached)"
 	@$(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "setup: $(PYTHON) is not Python 3.11 or newer with venv; install it (Debian: python3-venv) or set PYTHON="; exit 1; }
@@ -81,6 +83,9 @@ simulate-table: setup ## The table and the samples of docs/autoscaling.md, made 
 
 bench-sweep: setup ## 10 to 100 clients by wrk (Debian package wrk) and by our own client; writes docs/sweep.md
 	@$(PY) -m bench.sweep --report docs/sweep.md $(if $(MODEL),--model "$(MODEL)")
+
+bench-quality: setup ## What each knob costs and does to the sound; writes docs/quality.md
+	@$(PY) -m bench.quality $(if $(MODEL),--model "$(MODEL)")
 
 clean: ## Remove outputs and the environment of this checkout (not the shared cache)
 	rm -rf out dist build $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

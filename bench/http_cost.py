@@ -12,7 +12,6 @@ import argparse
 import http.client
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.machine import processor
 from chattts_server.audio.chain import Chain, Sound
 from chattts_server.audio.encode import FORMATS
 from dev.demo import install
@@ -49,14 +49,14 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="weights; default: random ones")
     arguments = parser.parse_args()
     Path("out").mkdir(exist_ok=True)
-    print(f"{date.today()}, {_processor()}, {os.cpu_count()} cores\n")
+    print(f"{date.today()}, {processor()}, {os.cpu_count()} cores\n")
     with _server(install.checkpoint(Path("out"), arguments.model)) as (pid, address):
         print("| request | CPU ms of the HTTP process |\n|---|---|")
         for name, (path, body) in ASKED.items():
             print(f"| {name} | {_per_request(pid, address, path, body, arguments.requests):.2f} |", flush=True)
     print("\n| form | CPU ms per audio second | KB per audio second |\n|---|---|---|")
     for name, sound in _sounds():
-        milliseconds, size = _per_audio_second(lambda sound=sound: Chain(sound))  # type: ignore[misc]
+        milliseconds, size = cpu_per_audio_second(lambda sound=sound: Chain(sound))  # type: ignore[misc]
         print(f"| {name} | {milliseconds:.2f} | {size / 1000:.1f} |", flush=True)
 
 
@@ -71,7 +71,7 @@ def _sounds() -> Iterator[tuple[str, Sound]]:
         yield f"pcm, denoise {window}", Sound("pcm", gate_window=window)
 
 
-def _per_audio_second(make: Callable[[], Chain]) -> tuple[float, float]:
+def cpu_per_audio_second(make: Callable[[], Chain]) -> tuple[float, float]:
     """(CPU milliseconds, bytes) for each second of the model's audio: noise in syllables, as hard as speech."""
     seconds = np.arange(AUDIO_SECONDS * 24000) / 24000
     noise = np.random.default_rng(1).normal(0, 0.1, len(seconds))
@@ -120,11 +120,6 @@ def _server(model: Path) -> Iterator[tuple[int, str]]:
         finally:
             process.terminate()
             process.stderr.close()
-
-
-def _processor() -> str:
-    names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return str(names[0]) if names else "unknown processor"
 
 
 if __name__ == "__main__":

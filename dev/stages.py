@@ -51,12 +51,12 @@ STAGES = (
     Stage("format", ("all", "lint"), (str(BIN / "ruff"), "format", "--check", "."), 5),
     Stage("layers", ("all", "lint"), (str(BIN / "lint-imports"),), 15),
     Stage("types", ("all", "types"), (str(BIN / "mypy"),), 60),
-    Stage("unit", ("all", "unit"), (*PYTEST, "-n", "2", "--dist", "loadfile", *UNIT, "-m", FAST), 120),
+    Stage("unit", ("all", "unit"), (*PYTEST, "-n", "2", "--dist", "loadfile", *UNIT, "-m", FAST), 180),
     Stage("policy", ("all",), (sys.executable, "-m", "dev.policy_table", "--check"), 90),
     Stage("packaging", ("all",), (*PYTEST, "tests/packaging"), 30),
     Stage("rules", ("all",), (*PYTEST, "tests/promql"), 15),
     Stage("chart", ("all",), (*PYTEST, "tests/chart"), 30),
-    Stage("api server", ("all",), (*PYTEST, "tests/operator", "-m", "cluster and not long"), 30),
+    Stage("api server", ("all",), (*PYTEST, "tests/operator", "-m", "cluster and not long"), 75),
     # The minutes of the memory test on one core, everything else on the other.
     Stage(
         "engine",
@@ -69,6 +69,7 @@ STAGES = (
     Stage("engine, long", ("long",), (*PYTEST, "-s", "tests/server", "-m", "engine and long"), 2400),
     Stage("fuzz, long", ("long",), (*PYTEST, "-s", "tests/fuzz", "-m", "long"), 300),
     Stage("policy, long", ("long",), (*PYTEST, "-n", "2", "tests/operator", "-m", "long and not cluster"), 300),
+    Stage("api server, long", ("long",), (*PYTEST, "-s", "tests/operator", "-m", "cluster and long"), 1500),
     Stage("long", ("long",), (*PYTEST, "-s", "tests/e2e", "-m", "long"), 1800),
 )
 

@@ -24,14 +24,14 @@ from bench.engine.compare import Ratio, ratio
 from bench.engine.measures import TEXT, Measured, say
 from bench.engine.report import write_report
 from bench.engine.step_cost import memory_gb_per_second, step_cost
+from bench.machine import checkpoint_of, processor
 from chattts_server.engine.checkpoint import CannotServe
 from chattts_server.engine.cold_start import fitting_rows
+from chattts_server.engine.kernels import fastest
 from chattts_server.engine.native import load_chat
 from chattts_server.engine.precision import BY_DEVICE, Precision, chosen_precision
-from chattts_server.engine.random_checkpoint import make_checkpoint
 from chattts_server.engine.slots import Slots
 from chattts_server.engine.threads import cpu_threads
-from dev.cluster.paths import Cache
 
 ROOT = Path(__file__).parents[2]
 SHORT: dict[Precision, str] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "int8": "int8"}
@@ -41,7 +41,7 @@ def main() -> int:
     arguments = _arguments()
     torch.set_num_threads(cpu_threads())
     device = torch.device(arguments.device)
-    checkpoint = _checkpoint(arguments.model, arguments.size)
+    checkpoint = checkpoint_of(arguments.model, arguments.size)
     ours = _ours(checkpoint, device)
     chat = load_chat(checkpoint, device)
     batcher, stream = NativeBatcher(chat), NativeStream(chat)
@@ -103,8 +103,9 @@ def _ours(checkpoint: Path, device: torch.device) -> dict[Precision, Ours]:
         except CannotServe as error:
             say(str(error))
             continue
-        most = fitting_rows(assets, precision, device)
-        model = Slots(assets, None, device, precision, rows_end=False, most=most)
+        kernels = fastest(precision, device)
+        most = fitting_rows(assets, precision, device, by_kernels=kernels is not None)
+        model = Slots(assets, None, device, precision, rows_end=False, most=most, kernels=kernels)
         arms[precision] = Ours(f"ours, {precision}", precision, model, checkpoint, streamed=False)
     return arms
 
@@ -115,7 +116,7 @@ def _result(
     return {
         "measured_at": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-        "cpu": f"{_cpu_name()}, {torch.backends.cpu.get_cpu_capability()}",
+        "cpu": f"{processor()}, {torch.backends.cpu.get_cpu_capability()}",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "checkpoint": f"random, {arguments.size}",
         "repeats": arguments.repeats,
@@ -124,22 +125,6 @@ def _result(
         "ratios": {name: round(one.value, 3) for name, one in ratios.items()},
         "intervals": {name: [round(one.low, 3), round(one.high, 3)] for name, one in ratios.items()},
     }
-
-
-def _cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def _checkpoint(given: Path | None, size: str) -> Path:
-    """The folder that was named, or a random checkpoint of the project's cache, made once."""
-    if given is not None:
-        return given
-    folder = Cache.from_environment(os.environ).root / "checkpoints" / f"{size}-1"
-    if not (folder / "sha256_map.json").exists():
-        say(f"making a random {size} checkpoint in {folder}")
-        make_checkpoint(folder, "full" if size == "full" else "tiny", seed=1)
-    return folder
 
 
 def _arguments() -> argparse.Namespace:

@@ -37,8 +37,9 @@ def step_cost(ours: Ours) -> dict[str, Any]:
         steps, products = _in_turns([lambda: model.step(slots), multiply], model.device)
         with _Counter() as counter:
             model.step(slots)
-    layers = sum(made.inputs * made.outputs for layer in model.gpt.layers for made in layer.products)
-    head = model.gpt.code_head.inputs * model.gpt.code_head.outputs
+    of_layers, code_head = model.gpt.products()
+    layers = sum(made.inputs * made.outputs for made in of_layers)
+    head = code_head.inputs * code_head.outputs
     read = BYTES[ours.precision] * layers + 4 * head
     return {
         "rows": len(slots),
@@ -61,7 +62,7 @@ def memory_gb_per_second(device: torch.device) -> float:
 
 def _products(model: Slots, rows: int) -> Callable[[], None]:
     blocks, size = model.gpt.row_counts.blocks(rows)
-    products = [made for layer in model.gpt.layers for made in layer.products]
+    products, _ = model.gpt.products()
     given = [(made, torch.randn(blocks * size, made.inputs, device=model.device)) for made in products]
 
     def multiply() -> None:

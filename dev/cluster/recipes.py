@@ -15,6 +15,7 @@ OURS = {"server": "localhost/chattts-server:dev", "operator": "localhost/chattts
 PROMETHEUS_IMAGE = "localhost/prometheus:dev"
 SOURCES = (
     "pyproject.toml",
+    "hatch_build.py",
     "README.md",
     "LICENSE",
     "requirements/bootstrap.txt",
@@ -63,7 +64,7 @@ def source_files(repository: Path) -> dict[str, Path]:
         source = repository / name
         candidates = sorted(source.rglob("*")) if source.is_dir() else [source]
         for path in candidates:
-            if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc":
+            if path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".pyc", ".so"):
                 found[str(path.relative_to(repository))] = path
     return found
 

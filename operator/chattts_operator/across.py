@@ -23,6 +23,11 @@ def problems_of(spec: TTSServiceSpec, image_registries: Sequence[str]) -> list[s
     ]
 
 
+def scaling_problems(spec: TTSServiceSpec) -> list[str]:
+    """Those that may depend on the mode."""
+    return [*_scaling(spec), *_claim_shared(spec)]
+
+
 def _scaling(spec: TTSServiceSpec) -> Iterator[str]:
     scaling = spec.autoscaling
     if scaling.min_replicas > scaling.max_replicas:

@@ -13,7 +13,7 @@ from .autoscaling import memory
 from .autoscaling.signals import Decision
 from .drivers import Verdict
 from .model_cache import Weights
-from .observe import Observed, committed_of, is_rolling_out
+from .observe import Observed, committed_of, is_rolling_out, refused_pods
 from .spec import TTSServiceSpec
 
 LATENCY_ONLY = (
@@ -132,6 +132,8 @@ def _scaling_active(spec: TTSServiceSpec | None, outcome: Outcome) -> Condition:
         return Condition(api.SCALING_ACTIVE, False, "Paused", "spec.managementPolicy is Paused")
     if outcome.held:
         return Condition(api.SCALING_ACTIVE, False, "ReplicasHeld", outcome.held)
+    if scaling.mode == api.MODE_NONE and scaling.why_none:
+        return Condition(api.SCALING_ACTIVE, False, "ModeKept", scaling.why_none)
     if scaling.mode == api.MODE_NONE and scaling.mode_is_default:
         message = "the operator has no Prometheus (prometheus.url), so autoscaling.mode is None and replicas is taken"
         return Condition(api.SCALING_ACTIVE, False, "NoPrometheus", message)
@@ -189,6 +191,12 @@ def _capacity(observed: Observed) -> Condition:
         since = f" (since {stuck[0].unschedulable_since})" if stuck[0].unschedulable_since else ""
         message = f"{len(stuck)} of {len(pods)} pods cannot be placed{since}: {stuck[0].unschedulable}"
         return Condition(api.CAPACITY_AVAILABLE, False, "Unschedulable", message)
+    refused = None if observed.deployment is None else refused_pods(observed.deployment, pods)
+    if refused is not None:
+        since = f" (since {refused.since})" if refused.since else ""
+        pods_refused = f"{refused.count} pods are" if refused.count else "a pod of a rollout is"
+        message = f"{pods_refused} refused by the API server{since}: {refused.message}"
+        return Condition(api.CAPACITY_AVAILABLE, False, "PodsRefused", message)
     if any(pod.scheduled_at is not None for pod in pods):
         return Condition(api.CAPACITY_AVAILABLE, True, "AllPlaced", "every pod has a node")
     return Condition(api.CAPACITY_AVAILABLE, None, "NoPods", "no pod has been placed yet")

@@ -154,6 +154,7 @@ def fleet_of(
     newest = max(first, key=lambda item: item[0], default=None)
     cold_start = None
     scheduled_at = None if newest is None else newest[1].scheduled_at
+    refused = refused_pods(deployment, present)
     # Longer than a start may last: the pod was Ready before, and this process has not seen when.
     if newest is not None and scheduled_at is not None and newest[0] - scheduled_at <= startup_deadline_seconds:
         cold_start = (newest[1].uid, _cold_start(newest[1], scheduled_at, newest[0]))
@@ -161,12 +162,30 @@ def fleet_of(
         committed=committed_of(deployment),
         ready=len(ready),
         ready_a_minute=sum(now - ready_at >= REPORTS_AFTER_SECONDS for ready_at, _ in ready),
-        unschedulable=sum(bool(pod.unschedulable) for pod in present),
+        unschedulable=sum(bool(pod.unschedulable) for pod in present) + (refused.count if refused else 0),
         overdue=sum(_is_overdue(pod, now, startup_deadline_seconds) for pod in present),
         last_ready_at=None if newest is None else newest[0],
         rolling_out=is_rolling_out(deployment),
         cold_start=cold_start,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedPods:
+    """Pods that the API server does not let the Deployment make: a quota, or an admission."""
+
+    count: int  # of those that are wanted and not there
+    message: str
+    since: str
+
+
+def refused_pods(deployment: api.Body, pods: Iterable[Pod]) -> RefusedPods | None:
+    reported = {item["type"]: item for item in (deployment.get("status") or {}).get("conditions") or []}
+    failure = reported.get("ReplicaFailure", {})
+    if failure.get("status") != "True":
+        return None
+    missing = int(deployment["spec"].get("replicas", 1)) - sum(not pod.leaving for pod in pods)
+    return RefusedPods(max(0, missing), failure.get("message", "no reason"), failure.get("lastTransitionTime", ""))
 
 
 def _is_overdue(pod: Pod, now: float, startup_deadline_seconds: float) -> bool:

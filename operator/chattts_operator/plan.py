@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import api
+from .autoscaling import memory
 from .autoscaling.signals import Decision
 from .compare import difference
 from .drivers import Verdict, judge
@@ -134,16 +135,16 @@ def replicas_of(spec: TTSServiceSpec, observed: Observed, decision: Decision | N
 def is_held(spec: TTSServiceSpec, observed: Observed) -> bool:
     """Nobody has named a number since mode Operator ended, be it by the user or by the loss of prometheus.url.
 
-    spec.replicas was ignored until then, mostly it is the default 1: to obey it at once would end most of the pods.
-    An edit with another number than the default is taken as meant. Status keeps "Operator" while this holds.
+    spec.replicas was ignored until then: to obey what has stood there for weeks would end most of the pods. Another
+    number than the one that was ignored is meant. Status keeps "Operator" while this holds.
     """
     status = observed.service.get("status") or {}
     if spec.autoscaling.mode == api.MODE_OPERATOR or observed.deployment is None:
         return False
-    if (status.get("autoscaling") or {}).get("mode") != api.MODE_OPERATOR:
+    scaling = status.get("autoscaling") or {}
+    if scaling.get("mode") != api.MODE_OPERATOR:
         return False
-    unedited = status.get("observedGeneration") == observed.service["metadata"].get("generation", 0)
-    return unedited or spec.replicas == DEFAULT_REPLICAS
+    return spec.replicas == int(scaling.get(memory.IGNORED_REPLICAS, DEFAULT_REPLICAS))
 
 
 def _intents(

@@ -7,7 +7,7 @@ same defaults once more, so that a body from anywhere reads the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -99,6 +99,7 @@ class Rollout:
 class Autoscaling:
     mode: str
     mode_is_default: bool
+    why_none: str  # why the operator's default is not taken although there is a Prometheus, or empty
     min_replicas: int
     max_replicas: int
     p99_milliseconds: int
@@ -197,11 +198,36 @@ def parse(body: api.Body, operator: OperatorDefaults) -> TTSServiceSpec:
         overlay=spec.mapping("podTemplateOverlay"),
         ignored=_ignored(spec, autoscaling),
     )
+    parsed = _with_kept_mode(parsed, (body.get("status") or {}).get("autoscaling") or {})
     problems += problems_of(parsed.overlay, "spec.podTemplateOverlay")
     problems += across.problems_of(parsed, operator.image_registries)
     if problems:
         raise InvalidSpec(list(dict.fromkeys(problems)))
     return parsed
+
+
+def _with_kept_mode(spec: TTSServiceSpec, status: Mapping[str, Any]) -> TTSServiceSpec:
+    """A Prometheus that the operator is given later neither makes a service invalid nor takes pods from it.
+
+    `status`: status.autoscaling. A service without a mode that was in mode None stays there until it fits.
+    """
+    scaling = spec.autoscaling
+    was_none = status.get("mode") == api.MODE_NONE
+    if not (scaling.mode_is_default and scaling.mode == api.MODE_OPERATOR and was_none):
+        return spec
+    wrong = [
+        *across.scaling_problems(spec),
+        *([] if scaling.clamp(spec.replicas) == spec.replicas else [_out_of_bounds(spec)]),
+    ]
+    if not wrong:
+        return spec
+    why = f"autoscaling.mode is None as before: mode Operator, the default with a Prometheus, does not fit ({wrong[0]})"
+    return replace(spec, autoscaling=replace(scaling, mode=api.MODE_NONE, why_none=why))
+
+
+def _out_of_bounds(spec: TTSServiceSpec) -> str:
+    scaling = spec.autoscaling
+    return f"spec.replicas {spec.replicas} is not within {scaling.min_replicas} to {scaling.max_replicas}"
 
 
 def _image(image: Reader) -> Image:
@@ -293,6 +319,7 @@ def _autoscaling(autoscaling: Reader, operator: OperatorDefaults) -> Autoscaling
     return Autoscaling(
         mode=autoscaling.text("mode", default_mode, modes),
         mode_is_default=autoscaling.data.get("mode") is None,
+        why_none="",
         min_replicas=max(1, autoscaling.integer("minReplicas", 1, 0, 1000)),  # 0 comes with autoscaling.idle
         max_replicas=autoscaling.integer("maxReplicas", 8, 1, 1000),
         p99_milliseconds=targets.integer("p99Milliseconds", 1200, 10, 600_000),

@@ -56,7 +56,7 @@ def build(spec: TTSServiceSpec | None, observed: Observed, outcome: Outcome, now
 def ours(service: api.Body) -> dict[str, Any]:
     """What is in status and ours. What others have put there is neither compared nor taken over."""
     status = service.get("status") or {}
-    autoscaling, known = status.get("autoscaling") or {}, ("mode", *memory.FIELDS)
+    autoscaling, known = status.get("autoscaling") or {}, ("mode", memory.IGNORED_REPLICAS, *memory.FIELDS)
     found = {
         **{name: status.get(name) for name in FIELDS},
         "conditions": [item for item in status.get("conditions") or [] if item["type"] in api.CONDITION_TYPES],
@@ -84,11 +84,15 @@ def _autoscaling(spec: TTSServiceSpec | None, old: Mapping[str, Any], outcome: O
         return dict(old)
     if spec.autoscaling.mode != api.MODE_OPERATOR:
         kept = {name: value for name, value in old.items() if name not in memory.VOLATILE}
-        return {**kept, "mode": api.MODE_OPERATOR if outcome.held else spec.autoscaling.mode}
+        if outcome.held:
+            return {**kept, "mode": api.MODE_OPERATOR}
+        kept.pop(memory.IGNORED_REPLICAS, None)
+        return {**kept, "mode": spec.autoscaling.mode}
+    always = {"mode": spec.autoscaling.mode, memory.IGNORED_REPLICAS: spec.replicas}
     if outcome.decision is None:
-        return {**old, "mode": spec.autoscaling.mode}
+        return {**old, **always}
     new = memory.status_of(outcome.decision)
-    return {"mode": spec.autoscaling.mode, **memory.shown(new, old, outcome.may_show_numbers)}
+    return {**memory.shown(new, old, outcome.may_show_numbers), **always}
 
 
 def _reason(conditions: Iterable[Condition], autoscaling: Mapping[str, Any]) -> str:

@@ -238,6 +238,18 @@ def test_fleet() -> None:
     assert seen.rolling_out  # the controller has not seen this generation
 
 
+@pytest.mark.parametrize(("status", "unschedulable", "pending"), [("True", 3, 0), ("False", 1, 2)])
+def test_pods_that_are_refused_are_not_on_their_way(status: str, unschedulable: int, pending: int) -> None:
+    """Of five, one is Ready, one has no node, one leaves; the API server refuses the other three, or it did once."""
+    pods = [pod_of(pod("ready", ready_at="2026-01-01T00:00:00Z")), pod_of(pod("stuck", unschedulable="no GPU"))]
+    leaving = pod("leaving")
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    failure = {"type": "ReplicaFailure", "status": status, "message": "exceeded quota"}
+    deployment = {"metadata": {}, "spec": {"replicas": 4}, "status": {"conditions": [failure]}}
+    seen = fleet_of(deployment, [*pods, pod_of(leaving)], 0.0)
+    assert (seen.committed, seen.ready, seen.unschedulable, seen.pending) == (4, 1, unschedulable, pending)
+
+
 def test_a_pod_that_flaps_does_not_look_new() -> None:
     cache = Cache()
     deployment = {"metadata": {}, "spec": {"replicas": 1}}

@@ -245,6 +245,14 @@ def test_a_target_that_is_too_high_is_corrected_by_a_breach_and_by_calm() -> Non
     assert (quick.state.learned_qps or 0) > 9.0
 
 
+@pytest.mark.parametrize(("completed", "learned"), [(1.9, 9.0), (0.0, 9.0), (2.1, 0.7 * 2.1)])
+def test_an_outage_teaches_no_capacity(completed: float, learned: float) -> None:
+    """Pods that finish less than a tenth of what is asked for are broken; beside it the least that still teaches."""
+    seen = metrics(20.0, completed=completed, **{**BREACH, "refused": 17.0})
+    late = one(seen=seen, pods=fleet(1), state=State(learned_qps=9.0))
+    assert late.state.learned_qps == pytest.approx(learned)
+
+
 def test_no_back_off_while_requests_are_refused() -> None:
     """A bounded queue pins p99: no single step lowers it, and waiting would stick at too few replicas."""
     state, now, committed = State(), NOW, 1

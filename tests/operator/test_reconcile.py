@@ -440,8 +440,10 @@ def test_losing_prometheus_ends_no_pod(given: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["None", "KEDA"])
-def test_leaving_mode_operator_ends_no_pod(mode: str) -> None:
-    world = _scaled_to_six()
+@pytest.mark.parametrize("ignored", [1, 3])
+def test_leaving_mode_operator_ends_no_pod(mode: str, ignored: int) -> None:
+    """`ignored`: what has stood in spec.replicas all the time."""
+    world = _scaled_to_six(replicas=ignored)
     world.edit_spec(autoscaling={"mode": mode})
     for _ in range(3):
         world.reconcile()
@@ -617,6 +619,29 @@ def test_ready_when_a_pod_is(world: World) -> None:
 
 
 # --- errors and crashes ---
+
+
+def test_pods_that_a_quota_refuses_are_no_pods_on_their_way(world: World) -> None:
+    world.settle()
+    world.kube.put(api.POD, pod("a", scheduled_at="2026-01-01T00:00:00Z"))
+    world.reconcile()
+    assert world.condition("CapacityAvailable")["reason"] == "AllPlaced"
+    failure = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "reason": "FailedCreate",
+        "message": 'pods "demo-x" is forbidden: exceeded quota: gpus',
+        "lastTransitionTime": "2026-01-01T00:00:05Z",
+    }
+
+    world.decision = decided(1, 3)
+    world.reconcile()
+    world.kube.edit(api.DEPLOYMENT, KEY, lambda body: body.update(status={"conditions": [failure]}))
+    world.reconcile()
+    capacity = world.condition("CapacityAvailable")
+    assert (capacity["status"], capacity["reason"]) == ("False", "PodsRefused")
+    said = "2 pods are refused by the API server (since 2026-01-01T00:00:05Z): "
+    assert capacity["message"] == said + failure["message"]
 
 
 def test_a_refusal_is_told_and_tried_again(world: World) -> None:

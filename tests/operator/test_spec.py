@@ -12,7 +12,7 @@ import yaml
 from chattts_operator import across
 from chattts_operator.spec import InvalidSpec, OperatorDefaults, parse
 from tests.operator.fakes import tts_service
-from tests.operator.world import REVISION
+from tests.operator.world import EVERY_CHILD, REVISION
 
 CRD = yaml.safe_load((Path(__file__).parents[2] / "manifests" / "crd.yaml").read_text())
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -72,6 +72,35 @@ def test_mode_follows_the_operators_prometheus_unless_the_user_says() -> None:
 
     assert (mode(True), mode(False)) == ("Operator", "None")
     assert (mode(True, mode="None"), mode(False, mode="Operator")) == ("None", "Operator")
+
+
+ONE_NODE = {**EVERY_CHILD["model"], "cache": {"type": "PersistentVolumeClaim", "accessMode": "ReadWriteOnce"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"replicas": 12}, "spec.replicas 12 is not within 1 to 8"),
+        ({"replicas": 0}, "spec.replicas 0 is not within 1 to 8"),
+        ({"monitoring": {"intervalSeconds": 30}}, "spec.monitoring.intervalSeconds must be at most 15"),
+        ({"model": ONE_NODE}, "ReadWriteOnce"),
+    ],
+)
+def test_a_prometheus_that_comes_later_spoils_no_service(spec: dict[str, Any], why: str) -> None:
+    body = {**tts_service(**spec), "status": {"autoscaling": {"mode": "None"}}}
+    kept = parse(body, OperatorDefaults(True)).autoscaling
+    assert kept.mode == "None"
+    assert why in kept.why_none
+    fitting = parse({**tts_service(replicas=3), "status": body["status"]}, OperatorDefaults(True)).autoscaling
+    assert (fitting.mode, fitting.why_none) == ("Operator", "")
+
+
+def test_a_service_that_was_operated_and_one_that_names_its_mode_are_not_kept() -> None:
+    for body in (
+        {**tts_service(replicas=12), "status": {"autoscaling": {"mode": "Operator"}}},
+        {**tts_service(replicas=12, autoscaling={"mode": "Operator"}), "status": {"autoscaling": {"mode": "None"}}},
+    ):
+        assert parse(body, OperatorDefaults(True)).autoscaling.mode == "Operator"
 
 
 def test_interval_is_free_where_we_do_not_decide() -> None:

@@ -258,8 +258,10 @@ async def test_s6_the_socket_for_speech_wants_a_key_too(serve, secret):
     async with serve(api_keys=str(secret)) as running:
         url = f"ws://127.0.0.1:{running.port}/v1/audio/speech/stream"
         with pytest.raises(websockets.InvalidStatus) as caught:
-            await websockets.connect(url)
-        assert caught.value.response.status_code == 401
+            await websockets.connect(url, additional_headers={"x-request-id": "mine-1"})
+        refused = caught.value.response
+        assert refused.status_code == 401
+        assert refused.headers["x-request-id"] == json.loads(refused.body)["error"]["request_id"] == "mine-1"
         async with websockets.connect(url, additional_headers=bearer(ANNA)) as socket:
             assert socket.subprotocol is None
         async with websockets.connect(url, subprotocols=["realtime", f"openai-insecure-api-key.{ANNA}"]) as socket:

@@ -144,11 +144,13 @@ def test_a_slot_that_is_given_away_before_its_nan_is_heard_of_is_clean(launched,
 
 
 def test_a_step_that_no_graph_serves_is_an_error_and_no_slow_step(launched):
+    from functools import partial
+
     from chattts_server.engine.device_step import DeviceStep, MissingGraph, eager
     from chattts_server.engine.process import ROW_ERRORS
-    from chattts_server.engine.sampling import counter_noise
+    from chattts_server.engine.sampling import counter_noise, draw
 
-    bare = DeviceStep(launched.gpt, launched._state, 5, counter_noise, False)
+    bare = DeviceStep(launched.gpt, launched._state, 5, partial(draw, noise=counter_noise), False)
     assert not issubclass(MissingGraph, ROW_ERRORS)  # nobody tries it again in halves
     with pytest.raises(MissingGraph, match="1 rows, 10 columns"):
         bare.launch([0], 10, False)
@@ -162,6 +164,8 @@ def test_a_step_that_no_graph_serves_is_an_error_and_no_slow_step(launched):
 @pytest.mark.parametrize("text", [False, True])
 def test_on_a_device_no_value_is_asked_for_and_nothing_comes_from_the_host(tiny, text):
     """On tensors that have a device and a shape and no values: whoever looked at one would fail here."""
+    from functools import partial
+
     import torch
     from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
@@ -169,7 +173,7 @@ def test_on_a_device_no_value_is_asked_for_and_nothing_comes_from_the_host(tiny,
     from chattts_server.engine.model import Gpt
     from chattts_server.engine.products import RowCounts
     from chattts_server.engine.row_state import RowState
-    from chattts_server.engine.sampling import counter_noise
+    from chattts_server.engine.sampling import counter_noise, draw
     from chattts_server.engine.weights import LayerWeights, load_gpt
 
     weights, device = load_gpt(tiny / "asset", torch.device("cpu")), torch.device("cuda")
@@ -183,7 +187,7 @@ def test_on_a_device_no_value_is_asked_for_and_nothing_comes_from_the_host(tiny,
         assert isinstance(layers[0], LayerWeights)
         gpt = Gpt(there(replace(weights, layers=layers)), 4, 300, "float16", RowCounts((4,)))
         gpt.allocate(4)
-        step = DeviceStep(gpt, RowState(4, weights.width, device), 4, counter_noise, True)
+        step = DeviceStep(gpt, RowState(4, weights.width, device), 4, partial(draw, noise=counter_noise), True)
         step.run(4, 256, text)
         with pytest.raises(DataDependentOutputException):  # what the step would do if it looked
             bool(step._own.active.any())

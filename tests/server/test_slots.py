@@ -19,10 +19,13 @@ WILD = Sampling(temperature=2.0, top_p=1.0, top_k=626)
 def slots_of(folder, slots=4, rows_end=False, threads=2, precision="float32", **more):
     import torch
 
+    from chattts_server.engine import kernels
     from chattts_server.engine.slots import Slots
 
     torch.set_num_threads(threads)
-    return Slots(folder / "asset", slots, torch.device("cpu"), precision, rows_end, **more)
+    cpu = torch.device("cpu")
+    more.setdefault("kernels", None if "capture" in more else kernels.fastest(precision, cpu))
+    return Slots(folder / "asset", slots, cpu, precision, rows_end, **more)
 
 
 @pytest.fixture(scope="module")
@@ -428,4 +431,7 @@ def test_a_slot_takes_what_is_said(tiny, model):
     from chattts_server.engine.slots import row_bytes
 
     parts = (model.gpt._cache, model._state.hiddens)
-    assert row_bytes(tiny / "asset", "float32", torch.device("cpu")) == sum(part.nbytes for part in parts) / model.slots
+    assert (
+        row_bytes(tiny / "asset", "float32", torch.device("cpu"), True)
+        == sum(part.nbytes for part in parts) / model.slots
+    )

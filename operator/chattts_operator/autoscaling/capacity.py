@@ -16,6 +16,7 @@ SATURATED_SHARE = 0.7  # of what a pod that refuses finishes: that is its limit,
 LATE_SHARE = 0.9  # of what a pod finishes that is late without refusing
 CALM_SHARE = 0.8  # of the target: p99 above it forbids scale-in
 KEEP_SHARE = 0.9  # of the capacity that the remaining pods may be loaded with after a scale-in
+OUTAGE_SHARE = 0.1  # of what is asked for: who finishes less is broken, and its limit is not to be seen
 ALONE_INFLIGHT = 0.75  # fewer requests at a time than this in each pod: nobody waits for another
 
 
@@ -44,7 +45,7 @@ def is_compute_bound(metrics: Metrics, fleet: Fleet) -> bool:
 
 
 def learned_from_breach(metrics: Metrics, fleet: Fleet, state: State) -> State:
-    if not metrics.completed or not fleet.ready:
+    if not metrics.completed or not fleet.ready or metrics.completed < OUTAGE_SHARE * (metrics.offered or 0.0):
         return state
     share = SATURATED_SHARE if metrics.refused else LATE_SHARE
     return replace(state, learned_qps=share * metrics.completed / fleet.ready)

@@ -14,9 +14,11 @@ from .signals import Change, ColdStart, Decision, State
 
 SHOW_SECONDS = 60.0  # between two writes of changed numbers
 VOLATILE = ("p99", "qps", "reason", "message")
+IGNORED_REPLICAS = "ignoredReplicas"  # spec.replicas while mode Operator does not read it
 FIELDS = (  # of status.autoscaling that a decision fills
     *VOLATILE,
     "learnedQpsPerReplica",
+    "learnedFor",
     "coldStartSeconds",
     "coldStart",
     "jumpTime",
@@ -42,6 +44,7 @@ def state_of(status: Mapping[str, Any]) -> State:
     p99 = _number(status.get("p99AtLastStepMilliseconds"))
     return State(
         learned_qps=_number(status.get("learnedQpsPerReplica")),
+        learned_for=str(status.get("learnedFor") or ""),
         cold_start=_cold_start_of(status),
         cold_start_pod=str((status.get("coldStart") or {}).get("pod") or ""),
         jump_time=_seconds(status.get("jumpTime")),
@@ -68,6 +71,7 @@ def status_of(decision: Decision) -> dict[str, Any]:
         "reason": decision.reason,
         "message": decision.message,
         "learnedQpsPerReplica": None if state.learned_qps is None else f"{state.learned_qps:.3g}",
+        "learnedFor": None if state.learned_qps is None else state.learned_for or None,
         **_cold_start(state),
         "jumpTime": _text(state.jump_time),
         "holdUntil": _text(state.hold_until),

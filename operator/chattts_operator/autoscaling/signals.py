@@ -73,6 +73,7 @@ class State:
     """What decide remembers from one tick to the next. What lives in memory says so; the rest is in status."""
 
     learned_qps: float | None = None  # requests per second that one replica carries within the promise
+    learned_for: str = ""  # what determines how fast a pod is: see speed.py
     jump_time: float = 0.0  # when the load was last seen to jump
     cold_start: ColdStart | None = None  # moving average
     cold_start_pod: str = ""

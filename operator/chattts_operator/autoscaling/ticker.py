@@ -15,6 +15,7 @@ from ..cache import Cache
 from ..observe import fleet_of
 from ..resources.child import is_owned
 from ..spec import InvalidSpec, OperatorDefaults, TTSServiceSpec, parse
+from ..speed import speed_of, with_speed
 from . import memory
 from .policy import decide
 from .prometheus import PrometheusError
@@ -102,6 +103,7 @@ class Ticker:
             status = self.cache.services[key].get("status") or {}
             state = memory.state_of(status.get("autoscaling") or {})
             self._told.pop(key, None)
+        state = with_speed(state, speed_of(spec))
         deadline = spec.rollout.startup_deadline_seconds
         fleet = fleet_of(self.cache.deployments[key], self.cache.pods_of(key), now, deadline)
         decision = decide(spec.autoscaling, Signals(metrics, fleet), state, now)

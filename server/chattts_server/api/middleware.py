@@ -48,13 +48,16 @@ class RequestFrame:
         self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {}).update(request_id=request_id, spans=Spans())
         logs.request_id.set(request_id)
+        if scope["type"] == "websocket":  # it logs for itself, and ends with a drain
+            await self._app(scope, receive, _with_id(send, request_id))
+            return
         connection: Connection | None = scope["state"].get("connection")
         began, status, whole = self._clock(), 0, False
 
@@ -150,3 +153,14 @@ async def _refuse(scope: Scope, send: Send, most: int) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": answer_for(error).status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _with_id(send: Send, request_id: str) -> Send:
+    """A handshake that is accepted and one that is refused both say it."""
+
+    async def send_with_id(message: Message) -> None:
+        if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+            message = {**message, "headers": [*message.get("headers", ()), (REQUEST_ID.encode(), request_id.encode())]}
+        await send(message)
+
+    return send_with_id

@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
@@ -22,9 +21,8 @@ from fastapi.responses import JSONResponse
 from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
-from chattts_server import logs
 from chattts_server.api.audio_response import as_server_error, encoded, parts_of, unless_stalled, usage_of
-from chattts_server.api.middleware import REQUEST_ID, Connection
+from chattts_server.api.middleware import Connection
 from chattts_server.api.realtime_messages import Cancel, End, Flush, Piece, Said, Start, understood
 from chattts_server.api.schemas import MAX_CHARACTERS
 from chattts_server.api.sentences import Sentences
@@ -49,17 +47,16 @@ class Patience:
 
 @router.websocket(PATH)
 async def stream(socket: WebSocket) -> None:
-    request_id = uuid.uuid4().hex
+    request_id: str = socket.scope["state"]["request_id"]
     synthesis: Synthesis = socket.app.state.synthesis
     try:
         synthesis.require_ready(synthesis.clock())
     except NotReady as refusal:
-        headers = {REQUEST_ID: request_id, "retry-after": str(refusal.retry_after)}
+        headers = {"retry-after": str(refusal.retry_after)}
         answer = JSONResponse(body_of(refusal, request_id), answer_for(refusal).status, headers)
         await socket.send_denial_response(answer)
         return
-    logs.request_id.set(request_id)
-    await socket.accept(headers=[(REQUEST_ID.encode(), request_id.encode())])
+    await socket.accept()
     await Conversation(socket, synthesis, request_id).run()
 
 

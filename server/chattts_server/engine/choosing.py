@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from chattts_server.engine.model import Gpt
+from chattts_server.engine.model import LanguageModel
 from chattts_server.engine.nouns import CODEBOOKS, END_CODE, END_TOKEN, Stage
-from chattts_server.engine.sampling import Addresses, Noise, Parameters, draw
+from chattts_server.engine.sampling import Addresses, Draw, Parameters
 
 END: dict[Stage, int] = {"code": END_CODE, "text": END_TOKEN}
 
@@ -27,12 +27,12 @@ class Chosen:
 
 
 def choose(
-    gpt: Gpt, stage: Stage, hidden: torch.Tensor, history: torch.Tensor, parameters: Parameters,
-    addresses: Addresses, noise: Noise, looked_at: int | None,
+    gpt: LanguageModel, stage: Stage, hidden: torch.Tensor, history: torch.Tensor, parameters: Parameters,
+    addresses: Addresses, draw: Draw, looked_at: int | None,
 ) -> Chosen:  # fmt: skip
     """`hidden` [n, H], `history` [n, 4, 16]; `looked_at`: see sampling.candidates."""
     logits = gpt.code_logits(hidden) if stage == "code" else gpt.text_logits(hidden)
-    codes = draw(logits, history[:, : logits.shape[1]], parameters, addresses, noise, END[stage], looked_at)
+    codes = draw(logits, history[:, : logits.shape[1]], parameters, addresses, end=END[stage], looked_at=looked_at)
     finite = hidden.isfinite().all(-1) & logits.isfinite().all(-1).all(-1)
     ended = (codes == END[stage]).any(-1)
     if stage == "code":

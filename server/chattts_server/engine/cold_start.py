@@ -13,6 +13,7 @@ import torch
 
 from chattts_server.engine.checkpoint import CannotServe, Checkpoint, Verification
 from chattts_server.engine.fixed_memory import populate_beside
+from chattts_server.engine.kernels import fastest
 from chattts_server.engine.memory import free_memory
 from chattts_server.engine.nouns import (
     PROTOCOL,
@@ -65,8 +66,9 @@ def run(
     done("import")
     try:
         assets = checkpoint.folder / "asset"
-        most = options.rows or fitting_rows(assets, precision, device)
-        model = Slots(assets, options.rows, device, precision, checkpoint.rows_end, most=most)
+        kernels = fastest(precision, device)
+        most = options.rows or fitting_rows(assets, precision, device, by_kernels=kernels is not None)
+        model = Slots(assets, options.rows, device, precision, checkpoint.rows_end, most=most, kernels=kernels)
     except torch.AcceleratorError as error:
         raise DeviceLost(str(error)) from error
     except Exception:
@@ -105,12 +107,12 @@ def chosen_device(asked: str) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def fitting_rows(assets: Path, precision: Precision, device: torch.device) -> int:
+def fitting_rows(assets: Path, precision: Precision, device: torch.device, by_kernels: bool) -> int:
     """As many as usual, or as there is memory for."""
     usual = ROWS_ON_CPU if device.type == "cpu" else ROWS_ON_GPU
     free = free_memory() if device.type == "cpu" else torch.cuda.mem_get_info(device)[0]
     weights = file_bytes(assets) * WEIGHT_COPIES
-    fitting = int((free * MEMORY_SHARE - weights) / row_bytes(assets, precision, device))
+    fitting = int((free * MEMORY_SHARE - weights) / row_bytes(assets, precision, device, by_kernels))
     if fitting < 1:
         raise CannotServe(f"{free / 2**30:.1f} GiB of memory are free: too little for the weights and one row")
     return min(usual, fitting)

@@ -20,7 +20,7 @@ from chattts_server.engine.choosing import choose
 from chattts_server.engine.model import Gpt
 from chattts_server.engine.nouns import Stage
 from chattts_server.engine.row_state import RowState
-from chattts_server.engine.sampling import NO_CODE, Addresses, Noise
+from chattts_server.engine.sampling import NO_CODE, Addresses, Draw
 from chattts_server.engine.speech_model import Outcome
 
 CONTEXTS = (256, 512, 1024, 2048)  # columns, and the longest there is: what is masked is read for nothing
@@ -59,9 +59,9 @@ class DeviceState:
 
 
 class DeviceStep:
-    def __init__(self, gpt: Gpt, state: RowState, slots: int, noise: Noise, rows_end: bool) -> None:
+    def __init__(self, gpt: Gpt, state: RowState, slots: int, draw: Draw, rows_end: bool) -> None:
         """`slots`: what gpt and state were given memory for."""
-        self._gpt, self._state, self._noise, self._rows_end = gpt, state, noise, rows_end
+        self._gpt, self._state, self._draw, self._rows_end = gpt, state, draw, rows_end
         device = state.inputs.device
         self._device = device
         self._own = DeviceState.of(slots, device)
@@ -126,10 +126,10 @@ class DeviceStep:
         addresses = Addresses(state.seed[own], steps)
         is_text, history = device.is_text[own], state.history[own]
         no_tokens = history.masked_fill(is_text[:, None, None], NO_CODE)  # there are more tokens than codes
-        chosen = choose(self._gpt, "code", hidden, no_tokens, parameters, addresses, self._noise, None)
+        chosen = choose(self._gpt, "code", hidden, no_tokens, parameters, addresses, self._draw, None)
         codes, inputs, ended, finite = chosen.codes, chosen.inputs, chosen.ended, chosen.finite
         if text:
-            other = choose(self._gpt, "text", hidden, history, parameters, addresses, self._noise, None)
+            other = choose(self._gpt, "text", hidden, history, parameters, addresses, self._draw, None)
             codes = torch.where(is_text[:, None], other.codes, codes)
             inputs = torch.where(is_text[:, None], other.inputs, inputs)
             ended = torch.where(is_text, other.ended, ended)

@@ -15,6 +15,7 @@ import torch
 from chattts_server.engine import native
 from chattts_server.engine.checkpoint import Checkpoint, open_checkpoint, verify
 from chattts_server.engine.cold_start import chosen_device, fitting_rows, warm_up
+from chattts_server.engine.kernels import fastest
 from chattts_server.engine.nouns import SAMPLE_RATE, Limits, Sampling, Submit, Voice, steps_for
 from chattts_server.engine.precision import chosen_precision
 from chattts_server.engine.slots import Slots, row_bytes
@@ -41,11 +42,13 @@ def examine(folder: Path, device_name: str, dtype: str, compare: bool, say: Say)
     assets = folder / "asset"
     # Codes are equal to ChatTTS's in float32 only.
     precision = chosen_precision("float32" if compare else dtype, device)
-    model = Slots(assets, None, device, precision, checkpoint.rows_end, most=fitting_rows(assets, precision, device))
-    slot = row_bytes(assets, precision, device) / 2**20
+    kernels = fastest(precision, device)
+    most = fitting_rows(assets, precision, device, by_kernels=kernels is not None)
+    model = Slots(assets, None, device, precision, checkpoint.rows_end, most=most, kernels=kernels)
+    slot = row_bytes(assets, precision, device, kernels is not None) / 2**20
     rows = model.slots
     say(f"memory     {slot:.0f} MiB a row; maxBatchSize left out means {rows} rows here, {rows * slot / 1024:.1f} GiB")
-    say(f"numbers    {precision}")
+    say(f"numbers    {precision}, computed by {kernels.name + ' kernels' if kernels else 'torch'}")
     throughput = warm_up(model)
     say(f"speed      {throughput:.2f} audio seconds per second with {rows} rows, steps at {model.row_counts} rows")
     spoken = _speak_a_second(model, checkpoint, say)

@@ -7,6 +7,7 @@ written is masked. Only the products are computed in the chosen precision: sums,
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import torch
@@ -23,32 +24,26 @@ Attend = Callable[[int, torch.Tensor, torch.Tensor], torch.Tensor]  # layer, q [
 PREFILL_BLOCK = 16  # tokens; a kernel is made for each length, so there are to be few
 
 
-class Gpt:
-    def __init__(
-        self, weights: GptWeights, most: int, positions: int, precision: Precision, row_counts: RowCounts | None = None
-    ) -> None:
-        """`most`: how many rows may come together; kernels are prepared for about so many.
+class LanguageModel(ABC):
+    """What a step asks for, however the layers are computed."""
 
-        `row_counts` None: measured on the device.
-        """
-        self._text, self._codes, self._norm_last = weights.text, weights.codes, weights.norm
-        self._epsilon = weights.epsilon
+    row_counts: RowCounts  # that a step is computed at
+
+    def __init__(self, weights: GptWeights, positions: int, dtype: torch.dtype) -> None:
+        """`dtype`: of keys and values."""
+        self._text, self._codes = weights.text, weights.codes
         self._heads = weights.attention_heads
         self._positions = positions
         self._depth = weights.width // self._heads
+        self._layer_count = len(weights.layers)
         self._device = weights.norm.device
-        self._dtype = state_dtype(precision, self._device)
+        self._dtype = dtype
         self._turns = _rotations(positions, self._depth, weights.rope_theta, self._device)
-        self.layers = [_Layer(layer, most, precision) for layer in weights.layers]
-        self.code_head = product(weights.code_heads, most, "float32")
-        self._text_head = product(weights.text_head, most, "float32")
-        products = [*self.layers[0].products, self.code_head, self._text_head]
-        self.row_counts = row_counts or equal_row_counts(products, most, self._device)
         self._cache = torch.empty(0)
 
     def allocate(self, slots: int) -> None:
         """The memory of keys and values, once."""
-        shape = (len(self.layers), slots, self._heads, 2, self._positions, self._depth)
+        shape = (self._layer_count, slots, self._heads, 2, self._positions, self._depth)
         self._cache = reserved_zeros(shape, self._dtype, self._device)
 
     @property
@@ -59,8 +54,64 @@ class Gpt:
         """The first `end` positions. What is masked still is multiplied by zero: no NaN must stay."""
         self._cache[:, slot, :, :, :end] = 0.0
 
+    @abstractmethod
     def prefill(self, slot: int, start: int, embeddings: torch.Tensor) -> torch.Tensor:
         """Keys and values of prompt positions start .. start + n of one row: embeddings [n, H] -> its hidden [n, H]."""
+
+    @abstractmethod
+    def decode(self, inputs: torch.Tensor, slots: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
+        """One step of n rows at their own positions, slots ascending: inputs [n, H] -> hidden [n, H], float32."""
+
+    @abstractmethod
+    def products(self) -> tuple[list[Product], Product]:
+        """Those of the layers, in the order of a step, and that of the code heads."""
+
+    @abstractmethod
+    def _code_scores(self, hidden: torch.Tensor) -> torch.Tensor: ...
+
+    @abstractmethod
+    def _text_scores(self, hidden: torch.Tensor) -> torch.Tensor: ...
+
+    def code_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[n, H] -> [n, 4, V], float32"""
+        return self._code_scores(hidden).view(len(hidden), CODEBOOKS, -1)
+
+    def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[n, H] -> [n, 1, tokens], float32"""
+        return self._text_scores(hidden)[:, None]
+
+    def embed_text(self, token_ids: torch.Tensor) -> torch.Tensor:
+        """[n] -> [n, H]"""
+        return self._text[token_ids]
+
+    def embed_codes(self, codes: torch.Tensor) -> torch.Tensor:
+        """[n, 4] -> [n, H]: the sum over the codebooks, added in ChatTTS's order."""
+        total = self._codes[0][codes[:, 0]]
+        for book in range(1, CODEBOOKS):
+            total = total + self._codes[book][codes[:, book]]
+        return total
+
+
+class Gpt(LanguageModel):
+    """By torch: on a CUDA device, and on a CPU for which there are no kernels."""
+
+    def __init__(
+        self, weights: GptWeights, most: int, positions: int, precision: Precision, row_counts: RowCounts | None = None
+    ) -> None:
+        """`most`: how many rows may come together; products are prepared for about so many.
+
+        `row_counts` None: measured on the device.
+        """
+        super().__init__(weights, positions, state_dtype(precision, weights.norm.device))
+        self._norm_last = weights.norm
+        self._epsilon = weights.epsilon
+        self.layers = [_Layer(layer, most, precision) for layer in weights.layers]
+        self._code_head = product(weights.code_heads, most, "float32")
+        self._text_head = product(weights.text_head, most, "float32")
+        products = [*self.layers[0].products, self._code_head, self._text_head]
+        self.row_counts = row_counts or equal_row_counts(products, most, self._device)
+
+    def prefill(self, slot: int, start: int, embeddings: torch.Tensor) -> torch.Tensor:
         count, end = len(embeddings), start + len(embeddings)
         # Each token sees all earlier positions of its own row, and itself.
         seen = torch.ones(count, end, dtype=torch.bool, device=embeddings.device).tril(start)
@@ -78,7 +129,6 @@ class Gpt:
         return self._forward(padded, places, attend_prompt, len(padded))[:count]
 
     def decode(self, inputs: torch.Tensor, slots: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
-        """One step of n rows at their own positions, slots ascending: inputs [n, H] -> hidden [n, H], float32."""
         rows = len(slots)
         blocks, size = self.row_counts.blocks(rows)
         places = torch.tensor([*positions, *[0] * (blocks * size - rows)], device=inputs.device)
@@ -111,24 +161,14 @@ class Gpt:
 
         return self._forward(inputs, at, attend_slots, self.row_counts.blocks(rows)[1])
 
-    def code_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[n, H] -> [n, 4, V], float32"""
-        return self._logits(self.code_head, hidden).view(len(hidden), CODEBOOKS, -1)
+    def products(self) -> tuple[list[Product], Product]:
+        return [made for layer in self.layers for made in layer.products], self._code_head
 
-    def text_logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[n, H] -> [n, 1, tokens], float32"""
-        return self._logits(self._text_head, hidden)[:, None]
+    def _code_scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._logits(self._code_head, hidden)
 
-    def embed_text(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """[n] -> [n, H]"""
-        return self._text[token_ids]
-
-    def embed_codes(self, codes: torch.Tensor) -> torch.Tensor:
-        """[n, 4] -> [n, H]: the sum over the codebooks, added in ChatTTS's order."""
-        total = self._codes[0][codes[:, 0]]
-        for book in range(1, CODEBOOKS):
-            total = total + self._codes[book][codes[:, book]]
-        return total
+    def _text_scores(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self._logits(self._text_head, hidden)
 
     def _logits(self, head: Product, hidden: torch.Tensor) -> torch.Tensor:
         blocks, size = self.row_counts.blocks(len(hidden))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -40,6 +41,15 @@ class Parameters:
     top_k: torch.Tensor  # [n]
     repetition_penalty: torch.Tensor  # [n]
     may_end: torch.Tensor  # [n] bool
+
+
+class Draw(Protocol):
+    """draw() below with its noise given, or another way to the same codes."""
+
+    def __call__(
+        self, logits: torch.Tensor, history: torch.Tensor, parameters: Parameters, addresses: Addresses, *, end: int,
+        looked_at: int | None,
+    ) -> torch.Tensor: ...  # fmt: skip
 
 
 def draw(

@@ -20,12 +20,14 @@ import torch
 from chattts_server.engine import refusal, vocoder
 from chattts_server.engine.choosing import END, Chosen, choose
 from chattts_server.engine.device_step import Capture, DeviceStep, Told, cuda_graphs
+from chattts_server.engine.kernel_model import kernel_draw, language_model
+from chattts_server.engine.kernels import Kernels
 from chattts_server.engine.model import Gpt
 from chattts_server.engine.nouns import CODEBOOKS, Stage, Submit
 from chattts_server.engine.precision import Precision, state_dtype
 from chattts_server.engine.refusal import MAX_STEPS, MAX_TOKENS
 from chattts_server.engine.row_state import RowState
-from chattts_server.engine.sampling import USUAL_CANDIDATES, Addresses, Noise, counter_noise
+from chattts_server.engine.sampling import USUAL_CANDIDATES, Addresses, Draw, Noise, counter_noise, draw
 from chattts_server.engine.speech_model import DeviceLost, Outcome, Piece
 from chattts_server.engine.weights import load_gpt
 
@@ -40,12 +42,12 @@ def vocoder_dtype(precision: Precision) -> torch.dtype:
     return torch.bfloat16 if precision in ("bfloat16", "int8") else torch.float32
 
 
-def row_bytes(assets: Path, precision: Precision, device: torch.device) -> int:
+def row_bytes(assets: Path, precision: Precision, device: torch.device, by_kernels: bool) -> int:
     """What a slot takes on the device: keys and values of all layers, and the hidden states, in float32."""
     config = json.loads((assets / "gpt" / "config.json").read_text())
     width: int = config["hidden_size"]
     layers: int = config["num_hidden_layers"]
-    return 2 * layers * POSITIONS * width * state_dtype(precision, device).itemsize + 4 * MAX_STEPS * width
+    return 2 * layers * POSITIONS * width * state_dtype(precision, device, by_kernels).itemsize + 4 * MAX_STEPS * width
 
 
 P = ParamSpec("P")
@@ -83,12 +85,12 @@ def _require(device: torch.device) -> None:
 class Slots:
     def __init__(
         self, assets: Path, slots: int | None, device: torch.device, precision: Precision, rows_end: bool,
-        noise: Noise = counter_noise, most: int = 16, capture: Capture | None = None,
+        noise: Noise = counter_noise, most: int = 16, capture: Capture | None = None, kernels: Kernels | None = None,
     ) -> None:  # fmt: skip
         """`assets`: the checkpoint's asset/ folder; `slots` None: at most `most`, in whole blocks of a product.
 
         `rows_end` False: the end is never chosen. `capture`: steps are launched, not computed operation by operation;
-        None: on a CUDA device as graphs, on a CPU not.
+        None: on a CUDA device as graphs, on a CPU not. `kernels` None: by torch; on a CPU only.
         """
         torch.backends.cudnn.allow_tf32 = precision != "float32"  # of convolutions
         torch.backends.cuda.matmul.allow_tf32 = False  # an environment variable of NVIDIA's images would set it
@@ -98,8 +100,10 @@ class Slots:
         self.device = device
         self._assets = assets
         self._rows_end = rows_end
-        self._noise = noise
-        self.gpt = Gpt(weights, slots or most, POSITIONS, precision)
+        self.kernels = kernels
+        by_torch: Draw = functools.partial(draw, noise=noise)
+        self._draw = kernel_draw(kernels) if kernels is not None and noise is counter_noise else by_torch
+        self.gpt = language_model(weights, slots or most, POSITIONS, precision, kernels)
         self._text_tokens, self.width = len(weights.text), weights.width
         del weights  # in float32: what is needed of it is in `gpt`
         capture = capture or (cuda_graphs(device) if device.type == "cuda" else None)
@@ -115,7 +119,7 @@ class Slots:
         self._steps = [0] * self.slots  # launched
         self._launched: deque[tuple[Sequence[int], Told]] = deque()
         self.capture_seconds: float | None = None  # None: there are no graphs
-        self.device_step = None if capture is None else self._captured(capture, taken, noise)
+        self.device_step = None if capture is None else self._captured(capture, taken)
 
     def _fitting(self, most: int, whole: bool) -> int:
         """At most so many slots, in whole blocks of a product; `whole`: there is memory for a place in each block."""
@@ -125,9 +129,11 @@ class Slots:
         return most if most < block else most - most % block
 
     @torch.inference_mode()
-    def _captured(self, capture: Capture, taken: int, noise: Noise) -> DeviceStep:
+    def _captured(self, capture: Capture, taken: int) -> DeviceStep:
         began = time.monotonic()
-        device_step = DeviceStep(self.gpt, self._state, taken, noise, self._rows_end)
+        if not isinstance(self.gpt, Gpt):
+            raise ValueError("steps that are captured are torch's: without kernels")
+        device_step = DeviceStep(self.gpt, self._state, taken, self._draw, self._rows_end)
         numbers = {self.gpt.row_counts.padded(rows) for rows in range(1, self.slots + 1)}
         device_step.capture(capture, numbers, POSITIONS)
         self.capture_seconds = time.monotonic() - began
@@ -236,7 +242,7 @@ class Slots:
         wide = any(self._top_k[slot] > USUAL_CANDIDATES for slot in slots)
         return choose(
             self.gpt, stage, hidden, state.history[own], state.parameters(own, steps, self._rows_end),
-            Addresses(state.seed[own], steps), self._noise, None if wide else USUAL_CANDIDATES,
+            Addresses(state.seed[own], steps), self._draw, None if wide else USUAL_CANDIDATES,
         )  # fmt: skip
 
     @_on_device
