@@ -53,11 +53,12 @@ class RequestFrame:
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {}).update(request_id=request_id, spans=Spans())
+        scope.setdefault("state", {}).update(request_id=request_id)
         logs.request_id.set(request_id)
-        if scope["type"] == "websocket":  # it logs for itself, and ends with a drain
+        if scope["type"] == "websocket":  # it logs for itself, each utterance has its spans, and it ends with a drain
             await self._app(scope, receive, _with_id(send, request_id))
             return
+        scope["state"].update(spans=Spans())
         connection: Connection | None = scope["state"].get("connection")
         began, status, whole = self._clock(), 0, False
 
