@@ -51,7 +51,7 @@ STAGES = (
     Stage("format", ("all", "lint"), (str(BIN / "ruff"), "format", "--check", "."), 5),
     Stage("layers", ("all", "lint"), (str(BIN / "lint-imports"),), 15),
     Stage("types", ("all", "types"), (str(BIN / "mypy"),), 60),
-    Stage("unit", ("all", "unit"), (*PYTEST, "-n", "2", "--dist", "loadfile", *UNIT, "-m", FAST), 180),
+    Stage("unit", ("all", "unit"), (*PYTEST, "-n", "2", "--dist", "loadfile", *UNIT, "-m", FAST), 240),
     Stage("policy", ("all",), (sys.executable, "-m", "dev.policy_table", "--check"), 90),
     Stage("packaging", ("all",), (*PYTEST, "tests/packaging"), 30),
     Stage("rules", ("all",), (*PYTEST, "tests/promql"), 15),
