@@ -102,6 +102,10 @@ class ControlPlane:
                 log="controllers",
             )
 
+    @property
+    def api_server(self) -> subprocess.Popen[bytes]:
+        return self._running[1]
+
     def _spawn(self, binary: Path, *arguments: object, log: str) -> None:
         with (self.folder / f"{log}.log").open("wb") as output:
             self._running.append(subprocess.Popen([str(binary), *map(str, arguments)], stdout=output, stderr=output))

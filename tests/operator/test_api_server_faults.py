@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from tests.operator.world import EVERY_CHILD
 pytestmark = pytest.mark.cluster
 HOST_PATHS = {name for name, spec in SAMPLES.items() if "hostPath" in str(spec["model"])}
 MANY, RESYNCS, DRIFTS = 2000, 10, 50
+AWAY_SECONDS = 600
 
 
 @pytest.fixture(scope="module")
@@ -206,33 +210,46 @@ def seen(plane: ControlPlane) -> int:
     return sum("observedGeneration" in item.get("status", {}) for item in items)
 
 
+@contextmanager
+def operator_of(
+    plane: ControlPlane, folder: Path, resync_seconds: float
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """The operator as a process, and its log."""
+    environment = {
+        **os.environ,
+        "KUBECONFIG": str(plane.kubeconfig),
+        "PYTHONPATH": str(ROOT / "operator"),
+        "CHATTTS_OPERATOR_DEFAULT_SERVER_IMAGE": "image:1",
+        "CHATTTS_OPERATOR_HEALTH_PORT": "0",
+        "CHATTTS_OPERATOR_METRICS_PORT": "0",
+        "CHATTTS_OPERATOR_RESYNC_SECONDS": str(resync_seconds),
+    }
+    log = folder / "operator.log"
+    with log.open("wb") as output:
+        operator = subprocess.Popen(
+            [sys.executable, "-m", "chattts_operator", "run"], env=environment, stdout=output, stderr=output
+        )
+    try:
+        yield operator, log
+    finally:
+        operator.kill()
+        operator.wait()
+
+
 def _many(count: int, resyncs: int, drifts: int, folder: Path) -> dict[str, float]:
     """One operator process and so many services, without pods: what it takes, and that it then writes nothing."""
+    resync_seconds = max(10.0, count / 40)
     with ControlPlane(folder) as plane:
         plane.install_crd(yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text()))
         for number in range(count):
             apply(plane, f"many-{number}")
-        environment = {
-            **os.environ,
-            "KUBECONFIG": str(plane.kubeconfig),
-            "PYTHONPATH": str(ROOT / "operator"),
-            "CHATTTS_OPERATOR_DEFAULT_SERVER_IMAGE": "image:1",
-            "CHATTTS_OPERATOR_HEALTH_PORT": "0",
-            "CHATTTS_OPERATOR_METRICS_PORT": "0",
-            "CHATTTS_OPERATOR_RESYNC_SECONDS": str(max(10.0, count / 40)),
-        }
-        log = folder / "operator.log"
-        with log.open("wb") as output:
-            operator = subprocess.Popen(
-                [sys.executable, "-m", "chattts_operator", "run"], env=environment, stdout=output, stderr=output
-            )
-        try:
+        with operator_of(plane, folder, resync_seconds) as (operator, log):
             began = time.monotonic()
             wait(lambda: seen(plane) == count, log, seconds=600)
             first = time.monotonic() - began
             time.sleep(15)  # echoes of its own writes
             before = writes(plane)
-            time.sleep(resyncs * max(10.0, count / 40))
+            time.sleep(resyncs * resync_seconds)
             idle = writes(plane) - before
             repaired = sorted(_repair(plane, number, log) for number in range(0, count, count // drifts))
             return {
@@ -241,9 +258,6 @@ def _many(count: int, resyncs: int, drifts: int, folder: Path) -> dict[str, floa
                 "repair_p99_seconds": repaired[int(0.99 * len(repaired))],
                 "memory_mib": memory_of(operator),
             }
-        finally:
-            operator.kill()
-            operator.wait()
 
 
 def _repair(plane: ControlPlane, number: int, log: Path) -> float:
@@ -263,3 +277,38 @@ def test_two_thousand_services_are_seen_repaired_and_left_alone(tmp_path: Path) 
     assert found["idle_writes"] == 0
     assert found["repair_p99_seconds"] < 1
     assert found["memory_mib"] < 256
+
+
+@pytest.mark.long
+def test_an_api_server_that_says_nothing_for_ten_minutes_is_waited_for_quietly(tmp_path: Path) -> None:
+    """It is stopped, not ended: connections stay and nothing comes. An edit just before is carried out after."""
+    with ControlPlane(tmp_path) as plane:
+        plane.install_crd(yaml.safe_load((ROOT / "manifests" / "crd.yaml").read_text()))
+        for number in range(20):
+            apply(plane, f"away-{number}")
+        with operator_of(plane, tmp_path, 60.0) as (_, log):
+            wait(lambda: seen(plane) == 20, log)
+            time.sleep(15)
+            server = plane.api_server
+            calm = _requests(plane)
+            time.sleep(60)
+            calm = (_requests(plane) - calm) / 60
+            server.send_signal(signal.SIGSTOP)
+            time.sleep(AWAY_SECONDS)
+            server.send_signal(signal.SIGCONT)
+            began, before = time.monotonic(), _requests(plane)
+            apply(plane, "away-7", server={"maxBatchSize": 3})
+            path = "/apis/apps/v1/namespaces/default/deployments/away-7"
+            wait(lambda: "CHATTTS_MAX_BATCH_SIZE" in str(plane.request("GET", path)[1]), log, seconds=90)
+            converged = time.monotonic() - began
+            time.sleep(60)
+            rate = (_requests(plane) - before) / (time.monotonic() - began)
+    print({"converged_seconds": converged, "requests_per_second_after": rate, "before": calm})
+    assert converged < 90
+    assert rate < 20
+
+
+def _requests(plane: ControlPlane) -> float:
+    """Of everybody, all that were answered since the API server started."""
+    _, text = plane.request("GET", "/metrics")
+    return sum(float(value) for value in re.findall(r"^apiserver_request_total\{.*\} (\S+)$", text, re.MULTILINE))
