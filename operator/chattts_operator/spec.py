@@ -54,6 +54,8 @@ class Server:
     max_batch_size: int | None  # None: the engine chooses
     max_queue_wait_milliseconds: int
     request_timeout_seconds: int
+    max_whole_audio_seconds: int | None  # None: the server's own
+    key_audio_seconds_per_minute: int | None  # None: no bound
     dtype: str
     api_keys_secret: str  # empty: everybody may call
     extra_env: tuple[tuple[str, str], ...]
@@ -250,11 +252,15 @@ def _server(server: Reader) -> Server:
     for name, _ in extra_env:
         if name.startswith(OUR_VARIABLES) and name != "CHATTTS_LOG_FORMAT":
             server.problem(f"extraEnv[{name}]", "is set by the operator from the other fields of spec: use those")
+    if server.data.get("keyAudioSecondsPerMinute") is not None and not server.section("apiKeysSecretRef").text("name"):
+        server.problem("keyAudioSecondsPerMinute", "is only read with apiKeysSecretRef; set it or remove the field")
     return Server(
         device=server.text("device", "Auto", ("Auto", "CUDA", "CPU")),
         max_batch_size=server.optional_integer("maxBatchSize", 1, 1024),
         max_queue_wait_milliseconds=server.integer("maxQueueWaitMilliseconds", 3000, 1, 600_000),
         request_timeout_seconds=server.integer("requestTimeoutSeconds", 30, 1, 3600),
+        max_whole_audio_seconds=server.optional_integer("maxWholeAudioSeconds", 1, 36_000),
+        key_audio_seconds_per_minute=server.optional_integer("keyAudioSecondsPerMinute", 1, 1_000_000_000),
         dtype=server.text("dtype", "auto", ("auto", "float32", "float16", "bfloat16", "int8")),
         api_keys_secret=server.section("apiKeysSecretRef").text("name"),
         extra_env=extra_env,

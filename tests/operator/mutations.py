@@ -30,6 +30,7 @@ FETCHED: dict[str, Any] = {"model": {**EVERY_CHILD["model"], "cache": {"type": "
 STARTS: dict[str, dict[str, Any]] = {
     "replicas": {**MOUNTED, "autoscaling": {"mode": "None"}},
     "image": {**MOUNTED, "image": {"repository": "registry.example/own", "tag": "1"}},
+    "server.keyAudioSecondsPerMinute": {**MOUNTED, "server": {"apiKeysSecretRef": {"name": "keys"}}},
     "model.claimName": MOUNTED,
     "model.hostPath": {"model": {"source": "HostPath", "hostPath": "/weights"}},
     "model.image": {"model": {"source": "ImageVolume", "image": "registry.example/weights:1"}},

@@ -152,6 +152,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "minReplicas of autoscaling.schedules must not be greater",
     ),
     "zero": ({"autoscaling": {"minReplicas": 0}}, "a Service does not hold requests"),
+    "budget": ({"server": {"keyAudioSecondsPerMinute": 60}}, "without keys nobody is told apart"),
     "queue": ({"server": {"maxQueueWaitMilliseconds": 1200}}, "or requests are refused before"),
     "target over queue": ({"autoscaling": {"targets": {"p99Milliseconds": 3000}}}, "must be greater than"),
     "drain": ({"rollout": {"drainSeconds": 29}}, "cuts the answers"),

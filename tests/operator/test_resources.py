@@ -269,3 +269,13 @@ def test_the_server_reads_every_variable_that_it_is_given() -> None:
         if variable["name"].startswith("CHATTTS_")
     }
     assert {"CHATTTS_API_KEYS", "CHATTTS_VOICES", "CHATTTS_VOICES_CONFIG_MAP"} <= given <= known
+
+
+def test_bounds_of_audio_reach_the_server_only_where_they_are_set() -> None:
+    bounds = {"maxWholeAudioSeconds": 120, "keyAudioSecondsPerMinute": 900, "apiKeysSecretRef": {"name": "keys"}}
+    wanted = {"CHATTTS_MAX_WHOLE_AUDIO_SECONDS": "120", "CHATTTS_KEY_AUDIO_SECONDS_PER_MINUTE": "900"}
+    for server, expected in (({}, {}), (bounds, wanted)):
+        spec = parse(tts_service(server=server), OperatorDefaults())
+        pod = deployment(spec, 1, IMAGE, False, Strategy.REPLACE, "")["spec"]["template"]["spec"]
+        found = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
+        assert {name: found[name] for name in wanted if name in found} == expected

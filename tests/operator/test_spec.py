@@ -58,6 +58,7 @@ def test_all_problems_at_once() -> None:
         {"resources": {"requests": {"nvidia.com/gpu": 1}}},
         {"monitoring": {"intervalSeconds": 30}},
         {"image": {"repository": "r"}},
+        {"server": {"keyAudioSecondsPerMinute": 60}},
         {"model": {"source": "HostPath"}},
         {"resources": {"requests": {"cpu": "1e1000000"}, "limits": {"cpu": "1"}}},
     ],

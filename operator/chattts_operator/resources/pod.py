@@ -116,6 +116,8 @@ def _environment(spec: TTSServiceSpec) -> list[tuple[str, str]]:
         ("CHATTTS_MAX_BATCH_SIZE", server.max_batch_size),
         ("CHATTTS_MAX_QUEUE_WAIT_MILLISECONDS", server.max_queue_wait_milliseconds),
         ("CHATTTS_REQUEST_TIMEOUT_SECONDS", server.request_timeout_seconds),
+        ("CHATTTS_MAX_WHOLE_AUDIO_SECONDS", server.max_whole_audio_seconds),
+        ("CHATTTS_KEY_AUDIO_SECONDS_PER_MINUTE", server.key_audio_seconds_per_minute),
         ("CHATTTS_SLO_MILLISECONDS", spec.autoscaling.p99_milliseconds),
         ("CHATTTS_SLO_MAX_AUDIO_SECONDS", spec.autoscaling.slo_max_audio_seconds),
         ("CHATTTS_DRAIN_SECONDS", spec.rollout.drain_seconds),
