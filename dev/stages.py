@@ -62,7 +62,7 @@ STAGES = (
         "engine",
         ("all",),
         (*PYTEST, "-n", "2", "--dist", "loadfile", "tests/server", "-m", "engine and not long"),
-        360,
+        400,
     ),
     Stage("page", ("all",), (*PYTEST, "tests/page"), 60),
     Stage("end to end", ("all", "e2e"), (*PYTEST, "-s", "tests/e2e", "-m", "not long"), 900),

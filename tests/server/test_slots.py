@@ -202,7 +202,7 @@ def test_blocks_are_few_and_small():
     ]  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
+@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8", "float32 by torch"])
 def every_model(tiny, request):
     """The first two on any CPU with AVX512 or, slowly, without; int8 where there is VNNI."""
     import torch
@@ -210,11 +210,12 @@ def every_model(tiny, request):
     from chattts_server.engine.checkpoint import CannotServe
     from chattts_server.engine.precision import chosen_precision
 
+    precision, _, by_torch = request.param.partition(" by ")
     try:
-        chosen_precision(request.param, torch.device("cpu"))
+        chosen_precision(precision, torch.device("cpu"))
     except CannotServe as error:
         pytest.skip(str(error))
-    return slots_of(tiny, slots=6, precision=request.param)
+    return slots_of(tiny, slots=6, precision=precision, **({"kernels": None} if by_torch else {}))
 
 
 @pytest.fixture(scope="module")
