@@ -252,7 +252,8 @@ def _server(server: Reader) -> Server:
     for name, _ in extra_env:
         if name.startswith(OUR_VARIABLES) and name != "CHATTTS_LOG_FORMAT":
             server.problem(f"extraEnv[{name}]", "is set by the operator from the other fields of spec: use those")
-    if server.data.get("keyAudioSecondsPerMinute") is not None and not server.section("apiKeysSecretRef").text("name"):
+    api_keys_secret = server.section("apiKeysSecretRef").text("name")
+    if server.data.get("keyAudioSecondsPerMinute") is not None and not api_keys_secret:
         server.problem("keyAudioSecondsPerMinute", "is only read with apiKeysSecretRef; set it or remove the field")
     return Server(
         device=server.text("device", "Auto", ("Auto", "CUDA", "CPU")),
@@ -262,7 +263,7 @@ def _server(server: Reader) -> Server:
         max_whole_audio_seconds=server.optional_integer("maxWholeAudioSeconds", 1, 36_000),
         key_audio_seconds_per_minute=server.optional_integer("keyAudioSecondsPerMinute", 1, 1_000_000_000),
         dtype=server.text("dtype", "auto", ("auto", "float32", "float16", "bfloat16", "int8")),
-        api_keys_secret=server.section("apiKeysSecretRef").text("name"),
+        api_keys_secret=api_keys_secret,
         extra_env=extra_env,
     )
 
